@@ -1,0 +1,135 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""Connections to PostgreSQL by service name.
+
+No secret is ever an argument: a module gets the path of a libpq service file (written by role mover, mode 0600) and a
+service's name in it; host, user, TLS and the passfile stand there. The format is libpq's connection service file,
+https://www.postgresql.org/docs/current/libpq-pgservice.html
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+try:
+    import psycopg2
+    import psycopg2.extensions
+
+    HAS_PSYCOPG2 = True
+except ImportError:
+    HAS_PSYCOPG2 = False
+
+from .._core.errors import ClientError
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+# What every session of ours sets: no bound of a role or database may break off our own long statements, and what the
+# server prints must not depend on its configuration.
+SESSION_SETTINGS = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "search_path": "pg_catalog",
+    "client_min_messages": "warning",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "row_security": "off",
+}
+
+
+def connection_argument_spec() -> dict[str, t.Any]:
+    """The options that every module with a PostgreSQL connection shares (doc fragment ``postgresql``)."""
+    return {"service_file": {"type": "path", "required": True}, "connect_timeout_seconds": {"type": "int", "default": 10}}
+
+
+def connect(
+    service_file: str,
+    service: str,
+    *,
+    application_name: str,
+    autocommit: bool = True,
+    connect_timeout_seconds: int = 10,
+    settings: dict[str, str] | None = None,
+    **parameters: str,
+) -> Connection:
+    """Open a session with our settings; keepalives notice a dead peer within about 10 s.
+
+    :param service: a service's name in ``service_file``: ``source``, ``target`` or ``pooler_<host>``
+    :param settings: settings of the session over and above SESSION_SETTINGS
+    :param parameters: further libpq parameters (``dbname=...``)
+    :raises ClientError: the server cannot be reached or refuses us; says which service and why
+    """
+    # PGSERVICEFILE is read from the environment only: libpq has no parameter for it before version 18.
+    os.environ["PGSERVICEFILE"] = service_file
+    try:
+        connection = psycopg2.connect(
+            service=service,
+            application_name=application_name,
+            connect_timeout=str(connect_timeout_seconds),
+            keepalives_idle="3",
+            keepalives_interval="2",
+            keepalives_count="3",
+            tcp_user_timeout="10000",
+            **parameters,
+        )
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for name, value in {**SESSION_SETTINGS, **(settings or {})}.items():
+                cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+        connection.autocommit = autocommit
+    except psycopg2.Error as error:
+        raise ClientError(f"Cannot connect to the {service} (service {service!r} of {service_file}): {explain(error)}", service=service) from error
+    return connection
+
+
+def connect_console(service_file: str, service: str, *, connect_timeout_seconds: int = 5) -> Connection:
+    """Open PgBouncer's admin console (it speaks only the simple protocol and knows no settings).
+
+    :raises ClientError: as for :func:`connect`
+    """
+    os.environ["PGSERVICEFILE"] = service_file
+    try:
+        connection = psycopg2.connect(service=service, connect_timeout=str(connect_timeout_seconds))
+        connection.autocommit = True
+    except psycopg2.Error as error:
+        raise ClientError(f"Cannot open the console of {service} (service file {service_file}): {explain(error)}", service=service) from error
+    return connection
+
+
+def query(connection: Connection, statement: str, parameters: t.Any = None) -> list[dict[str, t.Any]]:
+    """Run one statement and return its rows as dicts; [] for a statement without rows.
+
+    :raises ClientError: with the server's message, SQLSTATE in ``details["sqlstate"]``
+    """
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            if cursor.description is None:
+                return []
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row)) for row in cursor.fetchall()]
+    except psycopg2.Error as error:
+        raise ClientError(f"The statement failed: {explain(error)}", sqlstate=error.pgcode) from error
+
+
+def query_value(connection: Connection, statement: str, parameters: t.Any = None) -> t.Any:
+    """The one value of a statement that returns one row with one column.
+
+    :raises ClientError: the statement failed or did not return exactly one row
+    """
+    rows = query(connection, statement, parameters)
+    if len(rows) != 1:
+        raise ClientError(f"Expected one row and got {len(rows)} from: {statement}")
+    return next(iter(rows[0].values()))
+
+
+def explain(error: Exception) -> str:
+    """The server's or libpq's message in one line (they hold no passwords)."""
+    return " ".join(str(error).split())
