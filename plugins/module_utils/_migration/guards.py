@@ -1,0 +1,91 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""Guards: one statement trigger on every table and partition, whose one function says who may write.
+
+A statement trigger is the only fence that also stops sessions that already wait for a lock, superusers, owners and TRUNCATE; the
+apply worker passes, because it runs with session_replication_role = replica (tested: docs/safety.md).
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._core.errors import ClientError
+from .._core.waiting import SYSTEM_CLOCK, Clock
+from .._postgresql import client
+from . import schema
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+# Tables that applications write: ordinary and partitioned ones (a partition's statement trigger does not come from its parent),
+# and the probe's, which is guarded as one of them.
+GUARDED = f"""
+    SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name,
+           EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '{schema.GUARD_TRIGGER}' AND g.tgenabled = 'O') AS guarded,
+           EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '4') AS diverted
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+      AND (n.nspname <> '{schema.SCHEMA}' OR c.relname = 'probe')
+    ORDER BY 1"""
+
+LOCK_NOT_AVAILABLE = "55P03"
+
+
+def read_guarded_tables(connection: Connection) -> list[dict[str, t.Any]]:
+    """Every table that must carry a guard: ``[{"oid", "name" (quoted), "guarded", "diverted" (a rule replaces DELETE)}]``."""
+    return client.query(connection, GUARDED)
+
+
+def install_guards(
+    connection: Connection,
+    guard: schema.GuardPermissive | schema.GuardRefusing | schema.GuardAwaiting | None,
+    *,
+    lock_timeout_ms: int = 300,
+    attempts: int = 30,
+    clock: Clock = SYSTEM_CLOCK,
+) -> int:
+    """Put the guard's function and its trigger on every table that lacks it; returns the number of triggers made.
+
+    The function comes first, so that a new trigger never stands with another side's body. Each trigger is a transaction of its own
+    with a short lock_timeout: CREATE TRIGGER waits for running writers, and writers would queue behind it.
+
+    :param guard: the body to set, or None to leave the function as it is
+    :raises ClientError: a table stayed locked through all attempts
+    """
+    if guard is not None:
+        client.query(connection, schema.guard_function(guard))
+    made = 0
+    for table in read_guarded_tables(connection):
+        if not table["guarded"]:
+            _make_trigger(connection, table["name"], lock_timeout_ms, attempts, clock)
+            made += 1
+    return made
+
+
+def _make_trigger(connection: Connection, table: str, lock_timeout_ms: int, attempts: int, clock: Clock) -> None:
+    """Make one trigger, trying again while somebody holds the table."""
+    statement = (
+        f"SET LOCAL lock_timeout = {lock_timeout_ms:d}; "
+        f"DROP TRIGGER IF EXISTS {schema.GUARD_TRIGGER} ON {table}; "
+        f"CREATE TRIGGER {schema.GUARD_TRIGGER} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {schema.SCHEMA}.guard()"
+    )
+    for attempt in range(1, attempts + 1):
+        try:
+            client.query(connection, f"BEGIN; {statement}; COMMIT")
+            return
+        except ClientError as error:
+            client.query(connection, "ROLLBACK")
+            if error.details.get("sqlstate") != LOCK_NOT_AVAILABLE:
+                raise
+            if attempt == attempts:
+                raise ClientError(
+                    f"Table {table} stayed locked through {attempts} attempts of {lock_timeout_ms} ms to put the guard on it. "
+                    "End the long transaction on it and run again; nothing else was changed.",
+                    table=table,
+                ) from error
+            clock.sleep(0.2)
