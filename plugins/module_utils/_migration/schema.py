@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
+from .._core.errors import ClientError
 from .._core.outcome import Action
 from .._postgresql import client
 
@@ -198,5 +199,9 @@ def ensure_schema(connection: Connection) -> list[Action]:
 
 
 def with_transaction(connection: Connection, statements: list[str]) -> None:
-    """Run statements in one transaction on an autocommit session."""
-    client.query(connection, "BEGIN; " + "; ".join(statements) + "; COMMIT")
+    """Run statements in one transaction on an autocommit session; nothing of it stays when one fails."""
+    try:
+        client.query(connection, "BEGIN; " + "; ".join(statements) + "; COMMIT")
+    except ClientError:
+        client.query(connection, "ROLLBACK")
+        raise

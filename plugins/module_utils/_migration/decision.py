@@ -1,0 +1,127 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""Who serves: attempts (epochs), the write-once decision, announcements and acknowledgements.
+
+The decision of an epoch stands on the side that the epoch leaves; its announcement on the side that it opens. So each side alone
+knows every change of hands that concerns it.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._postgresql import client
+from . import schema
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+SIDES = ("source", "target")
+
+
+def other(side: str) -> str:
+    """The opposite side."""
+    return "target" if side == "source" else "source"
+
+
+def compete(connection: Connection, epoch: int, serves: str, by: str) -> str:
+    """Insert our wish for an epoch's decision unless there is one, and read what stands.
+
+    Waits behind an uncommitted insert of somebody else: the answer is final, whoever gave it.
+
+    :returns: the side that serves, by the row that stands
+    """
+    client.query(
+        connection,
+        f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        (epoch, serves, by),
+    )
+    return str(client.query_value(connection, f"SELECT serves FROM {schema.SCHEMA}.decision WHERE epoch = %s", (epoch,)))
+
+
+def read_decision(connection: Connection, epoch: int) -> str | None:
+    """The side that serves by the decision of an epoch; None while nobody has decided."""
+    rows = client.query(connection, f"SELECT serves FROM {schema.SCHEMA}.decision WHERE epoch = %s", (epoch,))
+    return str(rows[0]["serves"]) if rows else None
+
+
+def read_open_epoch(connection: Connection) -> dict[str, t.Any] | None:
+    """The open attempt on this side: ``{"epoch", "run", "leaves", "budget_ms"}``, or None."""
+    rows = client.query(connection, f"SELECT epoch, run, leaves, budget_ms FROM {schema.SCHEMA}.epoch WHERE state = 'open'")
+    return rows[0] if rows else None
+
+
+def is_announced(connection: Connection, epoch: int, serves: str) -> bool:
+    """Whether side ``serves`` has the announcement that this epoch opens it."""
+    statement = f"SELECT EXISTS (SELECT FROM {schema.announcement_table(serves)} WHERE epoch = %s AND serves = %s)"
+    return bool(client.query_value(connection, statement, (epoch, serves)))
+
+
+def announce(connection: Connection, epoch: int, serves: str) -> None:
+    """Write the announcement on side ``serves`` itself: for one who has read the decision when the link does not bring it."""
+    client.query(connection, f"{announcement_statement(epoch, serves)} ON CONFLICT DO NOTHING")
+
+
+def announcement_statement(epoch: int, serves: str) -> str:
+    """INSERT of the announcement row (pure)."""
+    return f"INSERT INTO {schema.announcement_table(serves)} (id, epoch, serves) VALUES ('epoch-{epoch}', {epoch}, '{serves}')"
+
+
+def acknowledge(connection: Connection, keeper: str, epoch: int, state: str) -> None:
+    """A synchronous commit of our own: what was read before it, on this server, is as durable as the server can make it."""
+    client.query(
+        connection,
+        f"INSERT INTO {schema.SCHEMA}.keeper (keeper, epoch, state) VALUES (%s, %s, %s) ON CONFLICT (keeper, epoch, state) DO UPDATE SET at = now()",
+        (keeper, epoch, state),
+    )
+
+
+def read_acknowledged(connection: Connection, epoch: int, state: str) -> set[str]:
+    """Keepers that have acknowledged a state of an epoch on this side."""
+    rows = client.query(connection, f"SELECT keeper FROM {schema.SCHEMA}.keeper WHERE epoch = %s AND state = %s", (epoch, state))
+    return {row["keeper"] for row in rows}
+
+
+def read_history(connection: Connection, side: str) -> list[tuple[int, str]]:
+    """Every (epoch, serving side) that this side knows: decisions that it took and announcements that it got; [] without our schema."""
+    if not client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.decision",)):
+        return []
+    rows = client.query(
+        connection,
+        f"SELECT epoch, serves FROM {schema.SCHEMA}.decision UNION SELECT epoch, serves FROM {schema.announcement_table(side)} WHERE serves IS NOT NULL",
+    )
+    return [(row["epoch"], row["serves"]) for row in rows]
+
+
+def plan_serving(*histories: list[tuple[int, str]]) -> str:
+    """The side that serves, by the newest epoch of what could be read; the source while nothing was ever decided (pure)."""
+    known = [entry for history in histories for entry in history]
+    return max(known)[1] if known else "source"
+
+
+def next_epoch(connection: Connection) -> int:
+    """A number above every epoch that this side has seen."""
+    statement = f"""
+        SELECT 1 + greatest(
+            coalesce((SELECT max(epoch) FROM {schema.SCHEMA}.epoch), 0), coalesce((SELECT max(epoch) FROM {schema.SCHEMA}.decision), 0),
+            coalesce((SELECT max(epoch) FROM {schema.SCHEMA}.marker), 0), coalesce((SELECT max(epoch) FROM {schema.SCHEMA}.marker_back), 0))"""
+    return int(client.query_value(connection, statement))
+
+
+def open_epoch(connection: Connection, epoch: int, run: str, leaves: str, budget_ms: int) -> None:
+    """Open an attempt on the side that serves and wake the dead men.
+
+    :raises ClientError: one is open already (unique index), sqlstate 23505
+    """
+    client.query(
+        connection,
+        f"INSERT INTO {schema.SCHEMA}.epoch (epoch, run, leaves, state, budget_ms) VALUES (%s, %s, %s, 'open', %s); SELECT pg_notify(%s, %s)",
+        (epoch, run, leaves, budget_ms, schema.CHANNEL, f"open {epoch}"),
+    )
+
+
+def close_epoch(connection: Connection, epoch: int) -> None:
+    """Close an attempt; only then may the next one open."""
+    client.query(connection, f"UPDATE {schema.SCHEMA}.epoch SET state = 'closed', closed_at = now() WHERE epoch = %s AND state = 'open'", (epoch,))
