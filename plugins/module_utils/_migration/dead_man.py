@@ -107,9 +107,8 @@ class Side:
         ready, _unused, _unused2 = select.select([self._connection], [], [], seconds)
         if ready:
             try:
-                self._connection.poll()
-                self._connection.notifies.clear()
-            except Exception:  # any failure of the session means the same: open a new one
+                client.drain_notifications(self._connection)
+            except ClientError:
                 self.drop()
 
 

@@ -130,6 +130,18 @@ def query_value(connection: Connection, statement: str, parameters: t.Any = None
     return next(iter(rows[0].values()))
 
 
+def drain_notifications(connection: Connection) -> None:
+    """Read what waits on the socket and forget the notifications: they only wake us.
+
+    :raises ClientError: the session has failed
+    """
+    try:
+        connection.poll()
+        connection.notifies.clear()
+    except psycopg2.Error as error:
+        raise ClientError(f"The session was lost: {explain(error)}") from error
+
+
 def explain(error: Exception) -> str:
     """The server's or libpq's message in one line (they hold no passwords)."""
     return " ".join(str(error).split())

@@ -1,0 +1,365 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""The critical section: from the arming of the dead men to the moment when every pooler serves the decided side.
+
+One process, sessions opened beforehand, every bound also the server's. docs/safety.md states the invariant after each step and what
+a crash there leaves. Steps before the decision undo themselves; after its commit there is only forward.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+from dataclasses import dataclass, field
+
+from .._core.errors import ClientError, GateError, PgHaError, UnknownState
+from .._postgresql import client
+from . import decision, guards, schema, sequences
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+MOVER = "mover"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one attempt is about.
+
+    :param epoch: its number
+    :param run: who runs it
+    :param leaves: side that serves now
+    :param serves: side that shall serve
+    :param database: the pooled database's name
+    :param budget_seconds: how long clients may be held (D)
+    :param pause_seconds: how long PAUSE may take at most
+    :param lock_timeout_ms: how long the fence waits for a table; below deadlock_timeout, so that no client is a deadlock's victim
+    :param roles: application roles that lose LOGIN on the side that is left
+    :param needs_sync_standby: whether the next side has to show a synchronous standby
+    :param endpoint: (host, port) that poolers show when they serve the next side
+    """
+
+    epoch: int
+    run: str
+    leaves: str
+    serves: str
+    database: str
+    budget_seconds: float
+    roles: tuple[str, ...]
+    needs_sync_standby: bool
+    endpoint: tuple[str, int]
+    pause_seconds: float = 1.0
+    lock_timeout_ms: int = 400
+
+
+@dataclass
+class Sessions:
+    """Everything that the section talks over, opened before clients are held.
+
+    :param fence: on the side left, holds the locks and decides (manual transaction)
+    :param control: on the side left, autocommit, synchronous_commit on
+    :param canceller: on the side left, cancels the fence at the deadline
+    :param ahead: on the next side, autocommit, synchronous_commit on
+    :param pausers: a console per pooler that sends PAUSE
+    :param lookers: a console per pooler that reads SHOW DATABASES
+    """
+
+    fence: Connection
+    control: Connection
+    canceller: Connection
+    ahead: Connection
+    pausers: dict[str, Connection]
+    lookers: dict[str, Connection]
+
+
+@dataclass
+class Steps:
+    """What took how long.
+
+    :param done: ``[{"name", "ms", "at_ms"}]``, at_ms since the first PAUSE was sent
+    """
+
+    observe: t.Callable[[str], None] = lambda name: None
+    done: list[dict[str, t.Any]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    paused_at: float | None = None
+    paused_wall: float | None = None
+
+    def run(self, name: str, work: t.Callable[[], t.Any]) -> t.Any:
+        """Run one step, timed; the observer sees it before and after (the lab injects faults there)."""
+        self.observe(f"before {name}")
+        begin = time.monotonic()
+        try:
+            return work()
+        finally:
+            self.done.append({"name": name, "ms": round((time.monotonic() - begin) * 1000, 1)})
+            self.observe(f"after {name}")
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What must not have changed inside the section.
+
+    :param tables: quoted names of all guarded tables of the side left, with their oids
+    :param timeline: timeline of the next side when its rows were compared
+    :param has_large_objects: whether pg_largeobject has to be held and compared too
+    """
+
+    tables: tuple[tuple[int, str], ...]
+    undiverted: tuple[str, ...]
+    timeline: int
+    has_large_objects: bool
+
+
+class Undone(PgHaError):
+    """The section was undone: clients go on at the side they were on, nothing was lost."""
+
+
+def run_section(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, reconnect: t.Callable[[], Connection]) -> str:
+    """Everything up to the decision, and what it is.
+
+    :param reconnect: opens a fresh control session on the side left, for an outcome that was not read
+    :returns: the side that serves by the decision row
+    :raises UnknownState: the decision could not be read; the dead men go on asking
+    """
+    try:
+        _until_decided(attempt, sessions, watch, steps)
+        return attempt.serves
+    except PgHaError as error:
+        decided = _settle(attempt, sessions, reconnect)
+        if decided == attempt.serves:
+            return decided
+        raise Undone(
+            f"The cutover was undone and clients go on at the {attempt.leaves}: {error.message} Nothing was lost; run the same playbook again.",
+            reason=error.message,
+            steps=steps.done,
+        ) from error
+
+
+def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps) -> None:
+    deadline = steps.run("arm", lambda: _arm(attempt, sessions))
+    steps.paused_at, steps.paused_wall = time.monotonic(), time.time()
+    steps.run("pause", lambda: _pause(attempt, sessions))
+    steps.run("fence", lambda: _fence(attempt, sessions, watch))
+    steps.run("last look", lambda: _last_look(sessions, watch))
+    steps.run("marker", lambda: _marker(attempt, sessions, deadline))
+    steps.run("barrier", lambda: barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
+    steps.run("sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
+    if watch.has_large_objects:
+        steps.run("large objects", lambda: _large_objects(sessions))
+    steps.run("decide", lambda: _decide(attempt, sessions, watch, deadline))
+
+
+def _arm(attempt: Attempt, sessions: Sessions) -> float:
+    """Open the epoch and wait until every pooler's dead man has acknowledged; returns our own deadline, before any of theirs."""
+    deadline = time.monotonic() + attempt.budget_seconds
+    decision.open_epoch(sessions.control, attempt.epoch, attempt.run, attempt.leaves, round(attempt.budget_seconds * 1000))
+    wanted = set(sessions.pausers)
+    bound = time.monotonic() + attempt.budget_seconds / 2
+    while not wanted <= (armed := decision.read_acknowledged(sessions.control, attempt.epoch, "armed")):
+        if time.monotonic() > bound:
+            missing = ", ".join(sorted(wanted - armed))
+            raise GateError(f"The dead man's switch on {missing} did not acknowledge: look at the unit pg-ha-dead-man there.")
+        time.sleep(0.005)
+    return deadline
+
+
+def _pause(attempt: Attempt, sessions: Sessions) -> None:
+    """PAUSE every pooler at the same time, bounded; a pooler with a long transaction makes the attempt fail."""
+    failures: dict[str, str] = {}
+
+    def pause(name: str, console: Connection) -> None:
+        try:
+            client.query(console, f'PAUSE "{attempt.database}"')
+        except ClientError as error:
+            failures[name] = error.message
+
+    threads = {name: threading.Thread(target=pause, args=(name, console), daemon=True) for name, console in sessions.pausers.items()}
+    for thread in threads.values():
+        thread.start()
+    bound = time.monotonic() + attempt.pause_seconds
+    for thread in threads.values():
+        thread.join(max(0.0, bound - time.monotonic()))
+    late = sorted(name for name, thread in threads.items() if thread.is_alive())
+    if late:
+        raise GateError(f"PAUSE on {', '.join(late)} did not end within {attempt.pause_seconds:g} s: a client holds a transaction open.")
+    if failures:
+        raise GateError("PAUSE was refused: " + "; ".join(f"{name}: {message}" for name, message in sorted(failures.items())))
+
+
+def _fence(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
+    """Lock every table against writers. The server itself ends the transaction when we fall silent (half the budget)."""
+    idle_ms = round(attempt.budget_seconds * 500)
+    tables = ", ".join(name for _oid, name in watch.tables)
+    more = ", pg_catalog.pg_largeobject" if watch.has_large_objects else ""
+    client.query(
+        sessions.fence,
+        f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; SET LOCAL idle_in_transaction_session_timeout = {idle_ms:d}; "
+        f"LOCK TABLE {tables}{more} IN SHARE ROW EXCLUSIVE MODE",
+    )
+
+
+def _last_look(sessions: Sessions, watch: Watch) -> None:
+    """The fence does not stop CREATE TABLE: a table that came since would be left behind."""
+    now = {(row["oid"], row["name"]) for row in guards.read_guarded_tables(sessions.control) if row["guarded"]}
+    everything = {(row["oid"], row["name"]) for row in guards.read_guarded_tables(sessions.control)}
+    strange = everything ^ set(watch.tables) | (everything - now)
+    if strange:
+        names = ", ".join(sorted(name for _oid, name in strange))
+        raise GateError(f"Tables changed since the gates were read: {names}. Bring the schema in step, verify, and cut over again.")
+
+
+def _marker(attempt: Attempt, sessions: Sessions, deadline: float) -> None:
+    """A row committed under the fence and seen on the next side: all that came before it was applied there."""
+    table = schema.announcement_table(attempt.serves)
+    marker = f"fence-{attempt.epoch}"
+    client.query(sessions.control, f"INSERT INTO {table} (id, epoch) VALUES (%s, %s)", (marker, attempt.epoch))
+    while not client.query_value(sessions.ahead, f"SELECT EXISTS (SELECT FROM {table} WHERE id = %s)", (marker,)):
+        if time.monotonic() > deadline - _margin(attempt):
+            raise GateError(f"The marker did not reach the {attempt.serves} in time: the link is behind or stands still.")
+        time.sleep(0.0005)
+
+
+def barrier(attempt: Attempt, ahead: Connection, timeline: int, state: str) -> None:
+    """Our own synchronous commit on the next side: WAL is sequential, so it covers all that was applied before it.
+
+    :raises GateError: a warning came (the wait for the standby was broken off), the timeline is another, or no synchronous standby is there
+    """
+    del ahead.notices[:]
+    decision.acknowledge(ahead, MOVER, attempt.epoch, state)
+    warnings = [" ".join(notice.split()) for notice in ahead.notices]
+    now = read_durability(ahead)
+    if warnings:
+        raise GateError(f"The {attempt.serves} could not promise a synchronous commit: {warnings[0]}")
+    if now["timeline"] != timeline:
+        raise GateError(f"The {attempt.serves} changed its leader (timeline {now['timeline']}, compared at {timeline}): verify again, then cut over.")
+    if attempt.needs_sync_standby and not now["sync_standbys"]:
+        raise GateError(f"The {attempt.serves} has no synchronous standby: wait until its cluster is whole.")
+
+
+def read_durability(connection: Connection) -> dict[str, int]:
+    """``{"timeline", "sync_standbys"}`` of a primary; the timeline is read from the name of the WAL file that is written now."""
+    return client.query(
+        connection,
+        "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline, "
+        "(SELECT count(*)::int FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming') AS sync_standbys",
+    )[0]
+
+
+LARGE_OBJECTS = "SELECT count(*) AS pages, coalesce(sum(hashtextextended(loid::text || ' ' || pageno || ' ' || encode(data, 'hex'), 0)::numeric), 0) AS sum FROM pg_largeobject"
+
+
+def _large_objects(sessions: Sessions) -> None:
+    """Large objects are not replicated: they must be what the copy brought, and are held while we look."""
+    here, there = client.query(sessions.control, LARGE_OBJECTS)[0], client.query(sessions.ahead, LARGE_OBJECTS)[0]
+    if here != there:
+        raise GateError("Large objects changed since the copy and are not replicated: stop their writers and replicate again, or use the method dump.")
+
+
+def _margin(attempt: Attempt) -> float:
+    """Seconds that must be left for the decision's commit."""
+    return 0.2 * attempt.budget_seconds
+
+
+def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float) -> None:
+    """The guard's switch, its proof, the decision and its announcement: one transaction, one message, one commit.
+
+    :raises UnknownState: no clean answer came to the COMMIT
+    """
+    if time.monotonic() > deadline - _margin(attempt):
+        raise GateError("Too little of the budget was left for the decision.")
+    statements = [
+        schema.guard_function(schema.GuardRefusing(attempt.epoch, attempt.serves)),
+        *(f"ALTER ROLE {role} NOLOGIN" for role in attempt.roles),
+        refusal_proof(watch.undiverted),
+        f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by) VALUES ({attempt.epoch}, '{attempt.serves}', '{MOVER}')",
+        decision.announcement_statement(attempt.epoch, attempt.serves),
+        f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')",
+    ]
+    pid = sessions.fence.info.backend_pid
+    canceller = threading.Timer(max(0.0, deadline - time.monotonic()), _cancel, (sessions.canceller, pid))
+    canceller.daemon = True
+    del sessions.fence.notices[:]
+    canceller.start()
+    try:
+        client.query(sessions.fence, "; ".join(statements))
+        client.query(sessions.fence, "COMMIT")
+    except ClientError as error:
+        raise UnknownState(f"The decision's commit was not answered cleanly: {error.message}") from error
+    finally:
+        canceller.cancel()
+    if sessions.fence.notices:
+        raise UnknownState(f"The decision's commit came with a warning: {' '.join(sessions.fence.notices[0].split())}")
+
+
+def _cancel(canceller: Connection, pid: int) -> None:
+    """statement_timeout does not end a COMMIT that waits for a standby; a cancel from outside does."""
+    client.query(canceller, "SELECT pg_cancel_backend(%s)", (pid,))
+
+
+def refusal_proof(tables: t.Sequence[str]) -> str:
+    """A block that writes to no row of each table and fails unless the guard refuses each (pure).
+
+    A DELETE without rows fires a statement trigger, so the proof touches no data.
+    """
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in tables)
+    return (
+        "DO $proof$ DECLARE name text; BEGIN "
+        f"FOREACH name IN ARRAY ARRAY[{names}]::text[] LOOP "
+        "BEGIN EXECUTE 'DELETE FROM ' || name || ' WHERE false'; "
+        "RAISE EXCEPTION 'the fence does not hold on %', name USING ERRCODE = 'P0001'; "
+        "EXCEPTION WHEN read_only_sql_transaction THEN NULL; END; END LOOP; END $proof$"
+    )
+
+
+def _settle(attempt: Attempt, sessions: Sessions, reconnect: t.Callable[[], Connection]) -> str:
+    """After a failure: end the fence and compete for the side that we leave; what stands then is the truth.
+
+    :raises UnknownState: the decision cannot be read; every dead man goes on asking, and so does a re-run
+    """
+    sessions.fence.close()
+    try:
+        fresh = reconnect()
+        decided = decision.compete(fresh, attempt.epoch, attempt.leaves, MOVER)
+        decision.acknowledge(fresh, MOVER, attempt.epoch, "settled")
+        client.query(fresh, f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')")
+    except ClientError as error:
+        raise UnknownState(
+            f"It could not be read who serves (epoch {attempt.epoch}): {error.message} The poolers find out by themselves; run the same playbook again."
+        ) from error
+    return decided
+
+
+def wait_until_served(attempt: Attempt, sessions: Sessions, steps: Steps, timeline: int, bound_seconds: float) -> None:
+    """The announcement arrives, is made durable, and every pooler shows the next side unpaused.
+
+    :raises UnknownState: a pooler did not come over within the bound (its dead man goes on by itself)
+    """
+    steps.run("announce", lambda: _await_announcement(attempt, sessions))
+    steps.run("flip", lambda: _await_poolers(attempt, sessions, bound_seconds))
+
+
+def _await_announcement(attempt: Attempt, sessions: Sessions) -> None:
+    bound = time.monotonic() + 1.0
+    while not decision.is_announced(sessions.ahead, attempt.epoch, attempt.serves):
+        if time.monotonic() > bound:
+            decision.announce(sessions.ahead, attempt.epoch, attempt.serves)
+        time.sleep(0.0005)
+    decision.acknowledge(sessions.ahead, MOVER, attempt.epoch, "opened")
+
+
+def _await_poolers(attempt: Attempt, sessions: Sessions, bound_seconds: float) -> None:
+    bound = time.monotonic() + bound_seconds
+    while behind := [name for name, console in sorted(sessions.lookers.items()) if not _serves(console, attempt)]:
+        if time.monotonic() > bound:
+            raise UnknownState(f"Decided for the {attempt.serves}, but {', '.join(behind)} did not come over within {bound_seconds:g} s: look at pg-ha-dead-man there.")
+        time.sleep(0.001)
+
+
+def _serves(console: Connection, attempt: Attempt) -> bool:
+    """Whether a pooler shows the next side's endpoint, unpaused."""
+    rows = [row for row in client.query(console, "SHOW DATABASES") if row["name"] == attempt.database]
+    return bool(rows) and (rows[0]["host"], int(rows[0]["port"])) == attempt.endpoint and not rows[0]["paused"]
