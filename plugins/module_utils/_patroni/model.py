@@ -1,0 +1,123 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""What Patroni's REST API tells, as data. https://patroni.readthedocs.io/en/latest/rest_api.html"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import asdict, dataclass
+
+from .._core.errors import ClientError
+
+# Patroni said "master" before 4.0 and says "primary" in some places: all are the leader here.
+LEADER_ROLES = ("leader", "master", "primary", "standby_leader")
+RUNNING = ("running", "streaming")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a cluster.
+
+    :param role: ``leader``, ``standby_leader``, ``sync_standby``, ``quorum_standby`` or ``replica``
+    :param state: Patroni's word: ``running``, ``streaming``, ``starting``, ``stopped``, ...
+    :param lag_bytes: replay lag of a standby; None when unknown (never read as 0)
+    """
+
+    name: str
+    role: str
+    state: str
+    host: str
+    port: int
+    api_url: str
+    timeline: int | None
+    lag_bytes: int | None
+    pending_restart: bool
+    tags: dict[str, t.Any]
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it holds the leader's role."""
+        return self.role in LEADER_ROLES
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether commits wait for it."""
+        return self.role in ("sync_standby", "quorum_standby")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster as one member sees it."""
+
+    scope: str
+    paused: bool
+    members: tuple[Member, ...]
+
+    @property
+    def leader(self) -> Member | None:
+        """The leader, or None when there is none at the moment."""
+        return next((member for member in self.members if member.is_leader), None)
+
+    def member(self, name: str) -> Member | None:
+        """The member of that name."""
+        return next((member for member in self.members if member.name == name), None)
+
+    @property
+    def streaming_synchronous(self) -> tuple[Member, ...]:
+        """Synchronous standbys that stream on the leader's timeline."""
+        return tuple(member for member in self.members if member.is_synchronous and self.is_following(member))
+
+    def is_following(self, member: Member) -> bool:
+        """Whether the member streams on the leader's timeline."""
+        leader = self.leader
+        return leader is not None and not member.is_leader and member.state in RUNNING and member.timeline == leader.timeline
+
+    def public(self) -> dict[str, t.Any]:
+        """What modules return."""
+        leader = self.leader
+        return {
+            "scope": self.scope,
+            "paused": self.paused,
+            "leader": None if leader is None else leader.name,
+            "synchronous_standbys": [member.name for member in self.streaming_synchronous],
+            "members": [asdict(member) for member in self.members],
+        }
+
+
+def cluster_of(document: dict[str, t.Any], url: str) -> Cluster:
+    """The answer of GET /cluster as data.
+
+    :raises ClientError: it does not have the shape that Patroni documents
+    """
+    members = document.get("members")
+    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+        raise ClientError(f"{url} did not answer like Patroni's REST API: 'members' is not a list of mappings.")
+    return Cluster(
+        scope=str(document.get("scope", "")),
+        paused=bool(document.get("pause", False)),
+        members=tuple(sorted((_member_of(member, url) for member in members), key=lambda member: member.name)),
+    )
+
+
+def _member_of(raw: dict[str, t.Any], url: str) -> Member:
+    for key in ("name", "role", "state"):
+        if not isinstance(raw.get(key), str):
+            raise ClientError(f"{url} did not answer like Patroni's REST API: a member has no {key!r}.")
+    # 4.1 tells replay_lag beside lag; "unknown" stays unknown.
+    lag = raw.get("replay_lag", raw.get("lag"))
+    timeline = raw.get("timeline")
+    role = raw["role"]
+    return Member(
+        name=raw["name"],
+        role="leader" if role in ("master", "primary") else role,
+        state=raw["state"],
+        host=str(raw.get("host", "")),
+        port=int(raw["port"]) if isinstance(raw.get("port"), int) else 0,
+        api_url=str(raw.get("api_url", "")),
+        timeline=timeline if isinstance(timeline, int) else None,
+        lag_bytes=lag if isinstance(lag, int) and not isinstance(lag, bool) else None,
+        pending_restart=bool(raw.get("pending_restart", False)),
+        tags=raw["tags"] if isinstance(raw.get("tags"), dict) else {},
+    )

@@ -1,0 +1,89 @@
+#!/usr/bin/python
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: patroni_cluster_info
+short_description: Read the members, leader and lag of a Patroni cluster
+description:
+  - Reads a cluster through Patroni's REST API. Changes nothing.
+version_added: 0.1.0
+author: the freight.pg_ha authors (@freight)
+extends_documentation_fragment:
+  - freight.pg_ha.patroni
+  - freight.pg_ha.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Read the cluster
+  freight.pg_ha.patroni_cluster_info:
+    urls: [https://pg1:8008, https://pg2:8008, https://pg3:8008]
+    ca_file: /etc/pg_ha/tls/ca.crt
+  register: cluster_info
+
+- name: Show who leads
+  ansible.builtin.debug:
+    msg: "{{ cluster_info.cluster.leader }}"
+"""
+
+RETURN = r"""
+cluster:
+  description: The cluster as one member sees it.
+  returned: success
+  type: dict
+  contains:
+    scope:
+      description: Name of the cluster.
+      type: str
+    paused:
+      description: Whether automatic failover is paused.
+      type: bool
+    leader:
+      description: Name of the leader; null when there is none.
+      type: str
+    synchronous_standbys:
+      description: Synchronous standbys that stream on the leader's timeline.
+      type: list
+      elements: str
+    members:
+      description: Name, role, state, host, port, api_url, timeline, lag_bytes (null when unknown), pending_restart and tags of each member.
+      type: list
+      elements: dict
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.client import PatroniClient, patroni_argument_spec
+
+
+def run(client: PatroniClient) -> Outcome:
+    """Read the cluster."""
+    return Outcome(changed=False, result={"cluster": client.read_cluster().public()})
+
+
+def argument_spec() -> dict[str, t.Any]:
+    """The module's options."""
+    return patroni_argument_spec()
+
+
+def main() -> None:
+    """Wire the options to run()."""
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    finish(module, lambda: run(PatroniClient.open(module.params, read_only=True)))
+
+
+if __name__ == "__main__":
+    main()
