@@ -10,6 +10,7 @@ knows every change of hands that concerns it.
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from .._postgresql import client
@@ -122,6 +123,25 @@ def open_epoch(connection: Connection, epoch: int, run: str, leaves: str, budget
     )
 
 
-def close_epoch(connection: Connection, epoch: int) -> None:
-    """Close an attempt; only then may the next one open."""
-    client.query(connection, f"UPDATE {schema.SCHEMA}.epoch SET state = 'closed', closed_at = now() WHERE epoch = %s AND state = 'open'", (epoch,))
+def close_epoch(connection: Connection, epoch: int, evidence: dict[str, t.Any]) -> None:
+    """Close an attempt with what was measured of it; only then may the next one open. Closed again, it keeps its first evidence."""
+    client.query(
+        connection,
+        f"UPDATE {schema.SCHEMA}.epoch SET state = 'closed', closed_at = now(), evidence = coalesce(evidence, %s) WHERE epoch = %s",
+        (json.dumps(evidence), epoch),
+    )
+
+
+def note_evidence(connection: Connection, epoch: int, evidence: dict[str, t.Any]) -> None:
+    """Keep what was measured of a decided attempt at once: whoever finishes it may be another process."""
+    client.query(connection, f"UPDATE {schema.SCHEMA}.epoch SET evidence = %s WHERE epoch = %s AND evidence IS NULL", (json.dumps(evidence), epoch))
+
+
+def read_last_epoch(connection: Connection) -> dict[str, t.Any] | None:
+    """The newest attempt that left this side: ``{"epoch", "run", "leaves", "state", "evidence", "decided"}``, or None."""
+    rows = client.query(
+        connection,
+        f"SELECT e.epoch, e.run, e.leaves, e.state, e.evidence, d.serves AS decided FROM {schema.SCHEMA}.epoch e "
+        f"LEFT JOIN {schema.SCHEMA}.decision d USING (epoch) ORDER BY e.epoch DESC LIMIT 1",
+    )
+    return rows[0] if rows else None

@@ -54,7 +54,8 @@ TABLES: dict[str, str] = {
         leaves text NOT NULL CHECK (leaves IN ('source', 'target')),
         state text NOT NULL CHECK (state IN ('open', 'closed')),
         budget_ms integer NOT NULL,
-        opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz""",
+        opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz,
+        evidence jsonb""",
     # Write-once: the mover, every dead man and every re-run compete for it.
     "decision": """
         epoch bigint PRIMARY KEY,

@@ -141,6 +141,7 @@ def run_section(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps
 
 def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps) -> None:
     deadline = steps.run("arm", lambda: _arm(attempt, sessions))
+    steps.run("cancel autovacuum", lambda: cancel_autovacuum(sessions.control))
     steps.paused_at, steps.paused_wall = time.monotonic(), time.time()
     steps.run("pause", lambda: _pause(attempt, sessions))
     steps.run("fence", lambda: _fence(attempt, sessions, watch))
@@ -195,18 +196,35 @@ def _fence(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
     idle_ms = round(attempt.budget_seconds * 500)
     tables = ", ".join(name for _oid, name in watch.tables)
     more = ", pg_catalog.pg_largeobject" if watch.has_large_objects else ""
-    client.query(
-        sessions.fence,
+    statement = (
         f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; SET LOCAL idle_in_transaction_session_timeout = {idle_ms:d}; "
-        f"LOCK TABLE {tables}{more} IN SHARE ROW EXCLUSIVE MODE",
+        f"LOCK TABLE {tables}{more} IN SHARE ROW EXCLUSIVE MODE"
     )
+    for tries_left in (1, 0):
+        try:
+            client.query(sessions.fence, statement)
+            return
+        except ClientError as error:
+            client.query(sessions.fence, "ROLLBACK")
+            if not tries_left or error.details.get("sqlstate") != guards.LOCK_NOT_AVAILABLE:
+                raise
+            cancel_autovacuum(sessions.control)
+
+
+def cancel_autovacuum(connection: Connection) -> int:
+    """Cancel automatic vacuums of this database: PostgreSQL itself would do so for the fence only after deadlock_timeout, and never
+    for one against wraparound. They start again by themselves. Returns how many were cancelled."""
+    rows = client.query(
+        connection,
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = current_database()",
+    )
+    return len(rows)
 
 
 def _last_look(sessions: Sessions, watch: Watch) -> None:
     """The fence does not stop CREATE TABLE: a table that came since would be left behind."""
-    now = {(row["oid"], row["name"]) for row in guards.read_guarded_tables(sessions.control) if row["guarded"]}
-    everything = {(row["oid"], row["name"]) for row in guards.read_guarded_tables(sessions.control)}
-    strange = everything ^ set(watch.tables) | (everything - now)
+    rows = guards.read_guarded_tables(sessions.control)
+    strange = {(row["oid"], row["name"]) for row in rows} ^ set(watch.tables) | {(row["oid"], row["name"]) for row in rows if not row["guarded"]}
     if strange:
         names = ", ".join(sorted(name for _oid, name in strange))
         raise GateError(f"Tables changed since the gates were read: {names}. Bring the schema in step, verify, and cut over again.")
@@ -333,7 +351,7 @@ def _settle(attempt: Attempt, sessions: Sessions, reconnect: t.Callable[[], Conn
     return decided
 
 
-def wait_until_served(attempt: Attempt, sessions: Sessions, steps: Steps, timeline: int, bound_seconds: float) -> None:
+def wait_until_served(attempt: Attempt, sessions: Sessions, steps: Steps, bound_seconds: float) -> None:
     """The announcement arrives, is made durable, and every pooler shows the next side unpaused.
 
     :raises UnknownState: a pooler did not come over within the bound (its dead man goes on by itself)
@@ -353,13 +371,15 @@ def _await_announcement(attempt: Attempt, sessions: Sessions) -> None:
 
 def _await_poolers(attempt: Attempt, sessions: Sessions, bound_seconds: float) -> None:
     bound = time.monotonic() + bound_seconds
-    while behind := [name for name, console in sorted(sessions.lookers.items()) if not _serves(console, attempt)]:
+    while behind := [name for name, console in sorted(sessions.lookers.items()) if not is_served(console, attempt)]:
         if time.monotonic() > bound:
-            raise UnknownState(f"Decided for the {attempt.serves}, but {', '.join(behind)} did not come over within {bound_seconds:g} s: look at pg-ha-dead-man there.")
+            raise UnknownState(
+                f"Decided for the {attempt.serves}, but {', '.join(behind)} did not come over within {bound_seconds:g} s: look at pg-ha-dead-man there."
+            )
         time.sleep(0.001)
 
 
-def _serves(console: Connection, attempt: Attempt) -> bool:
+def is_served(console: Connection, attempt: Attempt) -> bool:
     """Whether a pooler shows the next side's endpoint, unpaused."""
     rows = [row for row in client.query(console, "SHOW DATABASES") if row["name"] == attempt.database]
     return bool(rows) and (rows[0]["host"], int(rows[0]["port"])) == attempt.endpoint and not rows[0]["paused"]

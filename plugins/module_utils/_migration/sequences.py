@@ -45,12 +45,20 @@ def plan_sequences(here: dict[str, dict[str, t.Any]], there: dict[str, dict[str,
             if now != value:
                 moves[name] = value
             continue
-        wanted = max(sequence["min_value"], min(sequence["max_value"], value + margin * step))
+        wanted = value + step * _affordable(sequence, margin)
         behind = now is None or (now < value if step > 0 else now > value)
         ahead_enough = now is not None and not behind and (margin == 0 or (now >= wanted if step > 0 else now <= wanted))
         if not ahead_enough:
             moves[name] = wanted
     return moves
+
+
+def _affordable(sequence: dict[str, t.Any], margin: int) -> int:
+    """A margin in steps that takes at most a thousandth of what is left: repeated rounds must not exhaust a small sequence (pure)."""
+    step = sequence["increment_by"]
+    end = sequence["max_value"] if step > 0 else sequence["min_value"]
+    left = (end - sequence["last_value"]) // step
+    return int(min(margin, left // 1000))
 
 
 def move_ahead(here: Connection, there: Connection, margin: int = 0) -> int:

@@ -1,0 +1,243 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""One run of module ``cutover``: gates, preparation, section, and the finish, or what an earlier run left of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import typing as t
+
+from .._core.errors import GateError
+from .._core.outcome import Outcome
+from .._postgresql import client
+from . import decision, gates, guards, schema, section, sequences, settle
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+# How far sequences are set ahead of the source before clients are held, so that none has to move while they are.
+SEQUENCE_MARGIN = 5000
+
+
+def connect(params: dict[str, t.Any], side: str) -> Connection:
+    """A session of the mover on one side, every commit of it synchronous."""
+    return client.connect(
+        params["service_file"],
+        side,
+        application_name="ha_migration cutover",
+        connect_timeout_seconds=params["connect_timeout_seconds"],
+        settings={"synchronous_commit": "on", "statement_timeout": str(round(params["budget_seconds"] * 1000))},
+    )
+
+
+class Cutover:
+    """One run of the module: sessions, and the steps before, inside and after the section."""
+
+    def __init__(self, params: dict[str, t.Any], compare_schemas: t.Callable[[Connection, Connection], list[str]]) -> None:
+        self.params = params
+        self.compare_schemas = compare_schemas
+        self.serves = params["serves"]
+        self.leaves = decision.other(self.serves)
+        self.here = client.connect(params["service_file"], self.leaves, application_name="ha_migration cutover gates", settings={"synchronous_commit": "on"})
+        self.ahead = client.connect(params["service_file"], self.serves, application_name="ha_migration cutover gates", settings={"synchronous_commit": "on"})
+        self.steps = section.Steps()
+        self.actions: list[str] = []
+
+    def endpoint(self, side: str) -> tuple[str, int]:
+        """(host, port) that poolers show for a side."""
+        endpoint = self.params[f"{side}_endpoint"]
+        return endpoint["host"], endpoint["port"]
+
+    def consoles(self) -> dict[str, Connection]:
+        """A console per pooler."""
+        return {name: client.connect_console(self.params["service_file"], f"pooler_{name}") for name in self.params["poolers"]}
+
+    def roles(self) -> tuple[str, ...]:
+        """Application roles, quoted."""
+        return settle.application_roles(self.here, self.params["application_roles"], self.params["own_roles"])
+
+    def failed_gates(self) -> list[dict[str, str]]:
+        """All gates that do not hold."""
+        consoles = self.consoles()
+        try:
+            return gates.evaluate(
+                gates.Context(
+                    here=self.here,
+                    ahead=self.ahead,
+                    consoles=consoles,
+                    leaves=self.leaves,
+                    serves=self.serves,
+                    database=self.params["database"],
+                    roles=self.roles(),
+                    endpoint_now=self.endpoint(self.leaves),
+                    parity=self.params["parity"],
+                    parity_max_age_seconds=self.params["parity_max_age_seconds"],
+                    long_transaction_seconds=self.params["long_transaction_seconds"],
+                    needs_sync_standby=self.params["needs_sync_standby"],
+                    compare_schema=lambda: self.compare_schemas(self.here, self.ahead),
+                )
+            )
+        finally:
+            for console in consoles.values():
+                console.close()
+
+    def attempt(self, epoch: int) -> section.Attempt:
+        """What one attempt is about."""
+        return section.Attempt(
+            epoch=epoch,
+            run=self.params["run"],
+            leaves=self.leaves,
+            serves=self.serves,
+            database=self.params["database"],
+            budget_seconds=self.params["budget_seconds"],
+            roles=self.roles(),
+            needs_sync_standby=self.params["needs_sync_standby"],
+            endpoint=self.endpoint(self.serves),
+            pause_seconds=self.params["pause_seconds"],
+        )
+
+    def open_sessions(self) -> section.Sessions:
+        """Everything slow about connecting happens before clients are held."""
+        here = connect(self.params, self.leaves)
+        return section.Sessions(
+            fence=connect(self.params, self.leaves),
+            control=here,
+            canceller=connect(self.params, self.leaves),
+            ahead=connect(self.params, self.serves),
+            pausers=self.consoles(),
+            lookers=self.consoles(),
+        )
+
+    def prepare(self, epoch: int) -> None:
+        """Guards of this epoch, sequences ahead, views refreshed: clients do not notice."""
+        guards.install_guards(self.ahead, schema.GuardAwaiting(epoch, self.serves))
+        guards.install_guards(self.here, schema.GuardPermissive())
+        settle.refresh_views(self.ahead)
+        sequences.move_ahead(self.here, self.ahead, SEQUENCE_MARGIN)
+
+    def watch(self) -> section.Watch:
+        """What the section holds on to."""
+        tables = guards.read_guarded_tables(self.here)
+        return section.Watch(
+            tables=tuple((row["oid"], row["name"]) for row in tables),
+            undiverted=tuple(row["name"] for row in tables if not row["diverted"]),
+            timeline=section.read_durability(self.ahead)["timeline"],
+            has_large_objects=bool(client.query_value(self.here, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)")),
+        )
+
+    def cut_over(self) -> None:
+        """A new attempt, from its preparation to served clients.
+
+        :raises GateError: gates do not hold, nothing was changed
+        :raises section.Undone: the section was undone
+        """
+        failed = self.failed_gates()
+        if failed:
+            raise GateError(describe(failed), gates=failed)
+        epoch = max(decision.next_epoch(self.here), decision.next_epoch(self.ahead))
+        self.prepare(epoch)
+        attempt, watch, sessions = self.attempt(epoch), self.watch(), self.open_sessions()
+        self.actions.append(f"epoch {epoch}: the {self.leaves} is left for the {self.serves}")
+        try:
+            section.run_section(attempt, sessions, watch, self.steps, lambda: connect(self.params, self.leaves))
+        except section.Undone as undone:
+            decision.close_epoch(self.here, epoch, {"epoch": epoch, "outcome": "undone", "reason": undone.details["reason"], "steps": self.steps.done})
+            raise
+        self.forward(attempt, sessions)
+
+    def forward(self, attempt: section.Attempt, sessions: section.Sessions) -> None:
+        """After the decision: clients are served, and what was measured is kept before anything slow follows."""
+        section.wait_until_served(attempt, sessions, self.steps, self.params["budget_seconds"])
+        evidence = {"epoch": attempt.epoch, "outcome": "done", "serves": self.serves, "steps": self.steps.done}
+        if self.steps.paused_at is not None:
+            evidence["paused_at"] = self.steps.paused_wall
+            evidence["critical_section_ms"] = settle.elapsed_ms(self.steps.paused_at)
+        decision.note_evidence(self.here, attempt.epoch, evidence)
+        self.finish(attempt)
+
+    def finish(self, attempt: section.Attempt) -> None:
+        """The slow, idempotent rest: link, sessions, proof, guard; then the epoch is closed."""
+        link = schema.FORWARD_LINK if self.serves == "target" else schema.REVERSE_LINK
+        settle.retire_link(self.ahead, self.here, link)
+        ended = settle.end_sessions(self.here, attempt.roles)
+        refused = settle.prove_refusal(self.here, attempt.roles)
+        settle.open_guard(self.ahead)
+        kept = decision.read_last_epoch(self.here)["evidence"] or {"epoch": attempt.epoch, "outcome": "done", "serves": self.serves, "steps": self.steps.done}
+        evidence = {**kept, "sessions_ended": ended, "refused_writes": refused}
+        client.query(self.here, f"UPDATE {schema.SCHEMA}.epoch SET evidence = %s WHERE epoch = %s", (json.dumps(evidence), attempt.epoch))
+        decision.close_epoch(self.here, attempt.epoch, evidence)
+        self.actions.append(f"epoch {attempt.epoch}: the {self.serves} serves")
+
+    def resume(self, open_epoch: dict[str, t.Any]) -> str:
+        """An attempt that an earlier run left open: compete for it, then finish or undo what was decided; returns the side that serves."""
+        epoch = open_epoch["epoch"]
+        control = connect(self.params, self.leaves)
+        decided = decision.compete(control, epoch, self.leaves, self.params["run"])
+        decision.acknowledge(control, section.MOVER, epoch, "settled")
+        client.query(control, f"SELECT pg_notify('{schema.CHANNEL}', 'decided {epoch}')")
+        self.actions.append(f"epoch {epoch}, left open by {open_epoch['run']}: decided for the {decided}")
+        if decided == self.serves:
+            self.forward(self.attempt(epoch), self.open_sessions())
+        else:
+            self.await_undone(epoch)
+            decision.close_epoch(control, epoch, {"epoch": epoch, "outcome": "undone", "reason": "an earlier run left it open", "steps": []})
+        return decided
+
+    def await_undone(self, epoch: int) -> None:
+        """Every pooler lets clients go on at the side that was not left after all."""
+        attempt = self.attempt(epoch)
+        back = dataclasses.replace(attempt, serves=self.leaves, leaves=self.serves, endpoint=self.endpoint(self.leaves))
+        consoles = self.consoles()
+        bound = time.monotonic() + self.params["budget_seconds"]
+        while not all(section.is_served(console, back) for console in consoles.values()):
+            if time.monotonic() > bound:
+                raise GateError("A pooler still holds its clients although the attempt was undone: look at pg-ha-dead-man there.")
+            time.sleep(0.01)
+
+
+def describe(failed: list[dict[str, str]]) -> str:
+    """One sentence for each failed gate."""
+    lines = [f"{gate['gate']}: {gate['object'] + ': ' if gate['object'] else ''}{gate['message']}; {gate['remedy']}." for gate in failed]
+    return f"The cutover was not started, {len(lines)} gate(s) do not hold: " + " | ".join(lines)
+
+
+def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[Connection, Connection], list[str]]) -> Outcome:
+    """Bring the migration to where ``serves`` serves; see the module's documentation.
+
+    :param compare_schemas: returns the differences of two sessions' schemas, in words
+    :raises GateError: gates do not hold, or another cutover runs; nothing was changed
+    :raises section.Undone: the section was undone, clients go on where they were
+    :raises UnknownState: it could not be read how far a step came; a re-run finds out
+    """
+    work = Cutover(params, compare_schemas)
+    lock = client.query_value(work.here, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER))
+    if not lock:
+        raise GateError("Another cutover of this migration runs just now (it holds the lock on the serving side): wait for its end.")
+    histories = [decision.read_history(work.here, work.leaves), decision.read_history(work.ahead, work.serves)]
+    before = decision.plan_serving(*histories)
+    opened = decision.read_open_epoch(work.here)
+    failed: list[dict[str, str]] = []
+    if opened is None and before == work.serves:
+        last = decision.read_last_epoch(work.here)
+        return Outcome(False, {"serves": before, "failed_gates": [], "actions": [], "evidence": last["evidence"] if last else None})
+    if check_mode or params["only_gates"]:
+        failed = work.failed_gates() if opened is None else []
+        return Outcome(
+            changed=check_mode and not failed,
+            result={"serves": before, "failed_gates": failed, "actions": [], "evidence": None},
+            before={"serves": before},
+            after={"serves": before if failed else params["serves"]},
+        )
+    if opened is None or work.resume(opened) != work.serves:
+        work.cut_over()
+    last = decision.read_last_epoch(work.here)
+    return Outcome(
+        changed=True,
+        result={"serves": work.serves, "failed_gates": failed, "actions": work.actions, "evidence": last["evidence"]},
+        before={"serves": before},
+        after={"serves": work.serves},
+    )

@@ -1,0 +1,286 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""The gates of a cutover: each reads one thing and says what is wrong and what to do. What cannot be read has failed."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from dataclasses import asdict, dataclass
+
+from .._core.errors import PgHaError
+from .._postgresql import client
+from . import guards, schema, section
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A gate that does not hold.
+
+    :param gate: the gate's name
+    :param object: what it is about
+    :param message: what is wrong
+    :param remedy: what to do
+    """
+
+    gate: str
+    object: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """What gates look at.
+
+    :param here: session on the side that serves
+    :param ahead: session on the next side
+    :param consoles: a console per pooler
+    :param leaves: side that serves
+    :param serves: next side
+    :param database: pooled database
+    :param roles: application roles, quoted
+    :param endpoint_now: (host, port) that poolers must show now
+    :param parity: evidence of the last full comparison, or None
+    :param parity_max_age_seconds: how old it may be
+    :param long_transaction_seconds: from when on a transaction counts as long
+    :param needs_sync_standby: whether the next side must show a synchronous standby
+    :param compare_schema: returns the differences of the two sides' schema fingerprints, in words
+    """
+
+    here: Connection
+    ahead: Connection
+    consoles: dict[str, Connection]
+    leaves: str
+    serves: str
+    database: str
+    roles: tuple[str, ...]
+    endpoint_now: tuple[str, int]
+    parity: dict[str, t.Any] | None
+    parity_max_age_seconds: int
+    long_transaction_seconds: float
+    needs_sync_standby: bool
+    compare_schema: t.Callable[[], list[str]]
+
+
+def evaluate(context: Context) -> list[dict[str, str]]:
+    """Every failed gate of all of them, not just the first; a gate that cannot be evaluated has failed."""
+    failures: list[Failure] = []
+    for gate in GATES:
+        try:
+            failures.extend(gate(context))
+        except (PgHaError, KeyError, TypeError, ValueError) as error:
+            failures.append(Failure(gate.__name__, "", f"could not be evaluated: {error}", "mend what hinders it; unknown counts as failed"))
+    return [asdict(failure) for failure in failures]
+
+
+def link(context: Context) -> t.Iterator[Failure]:
+    """The link towards the next side follows, synchronously, with every table ready and every table of the application in it."""
+    name = schema.FORWARD_LINK if context.serves == "target" else schema.REVERSE_LINK
+    rows = client.query(
+        context.ahead,
+        "SELECT s.subenabled AS enabled, s.subsynccommit AS synccommit, (SELECT count(*) FROM pg_stat_subscription p WHERE p.subid = s.oid AND p.pid IS NOT NULL) AS workers, "
+        "(SELECT count(*) FROM pg_subscription_rel r WHERE r.srsubid = s.oid AND r.srsubstate <> 'r') AS unready FROM pg_subscription s "
+        "WHERE s.subname = %s AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        (name,),
+    )
+    if not rows:
+        yield Failure("link", name, f"the {context.serves} has no such subscription", "run playbooks/replicate.yml")
+        return
+    found = rows[0]
+    if not found["enabled"] or not found["workers"]:
+        yield Failure(
+            "link",
+            name,
+            "it does not follow (disabled, or its worker is not running)",
+            "look at the target's log for the worker's error, mend it, run playbooks/replicate.yml",
+        )
+    if found["synccommit"] != "on":
+        yield Failure("link", name, f"it applies with synchronous_commit={found['synccommit']}", f"ALTER SUBSCRIPTION {name} SET (synchronous_commit = on)")
+    if found["unready"]:
+        yield Failure("link", name, f"{found['unready']} tables are not ready", "wait until the copy is done")
+    yield from _unpublished(context, name)
+
+
+def _unpublished(context: Context, name: str) -> t.Iterator[Failure]:
+    """Ordinary tables of the application that the publication does not carry, and published ones that the subscription does not know."""
+    published = {
+        row["name"]
+        for row in client.query(
+            context.here,
+            "SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid "
+            "JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = %s",
+            (name,),
+        )
+    }
+    wanted = {
+        row["name"]
+        for row in client.query(
+            context.here,
+            "SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' "
+            "AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND (n.nspname <> 'ha_migration' OR c.relname = 'probe')",
+        )
+    }
+    for table in sorted(wanted - published):
+        yield Failure("link", table, "this table is not published, so its rows do not follow", "bring the schema in step and replicate again")
+    known = {
+        row["name"]
+        for row in client.query(
+            context.ahead,
+            "SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid "
+            "JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE s.subname = %s",
+            (name,),
+        )
+    }
+    for table in sorted(published - known):
+        yield Failure(
+            "link", table, "this table is published and the subscription does not know it", f"ALTER SUBSCRIPTION {name} REFRESH PUBLICATION after copying it"
+        )
+
+
+def follows(context: Context) -> t.Iterator[Failure]:
+    """A marker reaches the next side within five seconds."""
+    table = schema.announcement_table(context.serves)
+    marker = f"gate-{time.time_ns()}"
+    client.query(context.here, f"INSERT INTO {table} (id) VALUES (%s)", (marker,))
+    bound = time.monotonic() + 5
+    while not client.query_value(context.ahead, f"SELECT EXISTS (SELECT FROM {table} WHERE id = %s)", (marker,)):
+        if time.monotonic() > bound:
+            yield Failure("follows", table, "a marker did not arrive within 5 s", "let the link catch up, or look why its worker stands still")
+            return
+        time.sleep(0.005)
+    client.query(context.here, f"DELETE FROM {table} WHERE id = %s", (marker,))
+
+
+def schema_in_step(context: Context) -> t.Iterator[Failure]:
+    """Both sides have the same schema fingerprint."""
+    for difference in context.compare_schema():
+        yield Failure("schema_in_step", "", difference, "bring the schema in step and verify again")
+
+
+def parity(context: Context) -> t.Iterator[Failure]:
+    """All rows were compared, found equal, not too long ago, on the very timeline on which the next side is now."""
+    evidence = context.parity
+    if evidence is None:
+        yield Failure("parity", "", "the rows were never compared", "run playbooks/verify.yml")
+        return
+    if evidence["mismatches"]:
+        yield Failure(
+            "parity", "", f"the last comparison found {len(evidence['mismatches'])} mismatches", "look into parity.json, mend, run playbooks/verify.yml"
+        )
+    if evidence["age_seconds"] > context.parity_max_age_seconds:
+        yield Failure("parity", "", f"the last comparison is {evidence['age_seconds']:.0f} s old", "run playbooks/verify.yml")
+    now = section.read_durability(context.ahead)["timeline"]
+    identifier = str(client.query_value(context.ahead, "SELECT system_identifier FROM pg_control_system()"))
+    if (evidence["timeline"], str(evidence["system_identifier"])) != (now, identifier):
+        yield Failure(
+            "parity",
+            "",
+            f"the {context.serves} changed its leader since (timeline {evidence['timeline']} then, {now} now), applied rows may be gone",
+            "run playbooks/verify.yml",
+        )
+
+
+def durability(context: Context) -> t.Iterator[Failure]:
+    """The next side is a primary with a synchronous standby where its contract promises one; the side left keeps what it acknowledges."""
+    for side, connection in ((context.leaves, context.here), (context.serves, context.ahead)):
+        if client.query_value(connection, "SELECT pg_is_in_recovery()"):
+            yield Failure("durability", side, "it is a standby", "connect to the primary")
+        for setting in ("fsync", "full_page_writes"):
+            if client.query_value(connection, f"SHOW {setting}") != "on":
+                yield Failure(
+                    "durability",
+                    side,
+                    f"{setting} is off: an acknowledged decision could vanish in a crash",
+                    f"ALTER SYSTEM SET {setting} = on; SELECT pg_reload_conf()",
+                )
+    if context.needs_sync_standby and not section.read_durability(context.ahead)["sync_standbys"]:
+        yield Failure("durability", context.serves, "it has no synchronous standby", "wait until its cluster is whole (patronictl list)")
+
+
+def quiet(context: Context) -> t.Iterator[Failure]:
+    """No long or prepared transaction and no vacuum stands in the fence's way."""
+    rows = client.query(
+        context.here,
+        "SELECT pid, usename::text AS role, state, extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity WHERE datname = current_database() "
+        "AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start < now() - make_interval(secs => %s) AND application_name NOT LIKE 'ha_migration%%'",
+        (context.long_transaction_seconds,),
+    )
+    for row in rows:
+        yield Failure(
+            "quiet",
+            f"pid {row['pid']} of {row['role']}",
+            f"its transaction is {row['seconds']} s old ({row['state']})",
+            f"let it end, or SELECT pg_terminate_backend({row['pid']})",
+        )
+    for row in client.query(context.here, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
+        yield Failure("quiet", row["gid"], "a prepared transaction holds its locks", "COMMIT PREPARED or ROLLBACK PREPARED it")
+    rows = client.query(
+        context.here,
+        "SELECT v.pid, v.relid::regclass::text AS name FROM pg_stat_progress_vacuum v JOIN pg_stat_activity a USING (pid) "
+        "WHERE v.datname = current_database() AND a.backend_type <> 'autovacuum worker'",
+    )
+    for row in rows:
+        yield Failure("quiet", row["name"], f"it is being vacuumed (pid {row['pid']})", "wait for its end")
+
+
+def locks(context: Context) -> t.Iterator[Failure]:
+    """The fence's locks fit twice into the lock table."""
+    tables = len(guards.read_guarded_tables(context.here))
+    room = client.query_value(
+        context.here,
+        "SELECT current_setting('max_locks_per_transaction')::bigint * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
+    )
+    if tables + 1 > room / 2:
+        yield Failure(
+            "locks",
+            "max_locks_per_transaction",
+            f"{tables} tables need more than half of the {room} locks",
+            "raise max_locks_per_transaction (needs a restart)",
+        )
+
+
+def poolers(context: Context) -> t.Iterator[Failure]:
+    """Every pooler serves the database from the side that serves now, in transaction mode, not paused."""
+    if not context.consoles:
+        yield Failure("poolers", "", "there is no pooler", "put PgBouncer in front of the application (group pg_ha_pgbouncer)")
+    for name, console in sorted(context.consoles.items()):
+        mode = next((row["value"] for row in client.query(console, "SHOW CONFIG") if row["key"] == "pool_mode"), None)
+        rows = [row for row in client.query(console, "SHOW DATABASES") if row["name"] == context.database]
+        if not rows:
+            yield Failure("poolers", name, f"it knows no database {context.database}", "run playbooks/provision.yml")
+            continue
+        row = rows[0]
+        if (row["pool_mode"] or mode) != "transaction":
+            yield Failure(
+                "poolers", name, f"its pool mode is {row['pool_mode'] or mode}: PAUSE would wait for every session to end", "set pool_mode = transaction"
+            )
+        if (row["host"], int(row["port"])) != context.endpoint_now:
+            yield Failure(
+                "poolers",
+                name,
+                f"it leads to {row['host']}:{row['port']}, not to {context.endpoint_now[0]}:{context.endpoint_now[1]}",
+                "look at pg-ha-dead-man there",
+            )
+        if row["paused"]:
+            yield Failure("poolers", name, "it is paused", f'RESUME "{context.database}" on its console')
+
+
+def passwords(context: Context) -> t.Iterator[Failure]:
+    """Every application role logs in on the next side with the same password."""
+    statement = "SELECT quote_ident(rolname) AS role, rolpassword AS verifier, rolcanlogin FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)"
+    here = {row["role"]: row["verifier"] for row in client.query(context.here, statement, (list(context.roles),))}
+    there = {row["role"]: row for row in client.query(context.ahead, statement, (list(context.roles),))}
+    for role in context.roles:
+        if role not in there:
+            yield Failure("passwords", role, f"the {context.serves} has no such role", "run playbooks/replicate.yml")
+        elif here.get(role) != there[role]["verifier"]:
+            yield Failure("passwords", role, f"its password on the {context.serves} is another", "run playbooks/replicate.yml")
+
+
+GATES: tuple[t.Callable[[Context], t.Iterable[Failure]], ...] = (link, follows, schema_in_step, parity, durability, quiet, locks, poolers, passwords)

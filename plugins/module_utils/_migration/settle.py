@@ -1,0 +1,138 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""What follows a decision when clients are already served: idempotent steps that any run can finish."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._core.errors import GateError, UnknownState
+from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
+from .._postgresql import client
+from . import guards, schema
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+
+def retire_link(ahead: Connection, here: Connection, name: str) -> None:
+    """Drop a subscription and its slot: from now on nothing comes over it (the fenced side takes no writes).
+
+    :param ahead: session on the subscriber
+    :param here: session on the publisher, which keeps the slot
+    :raises WaitTimeout: the slot's walsender does not end
+    """
+    if client.query_value(ahead, "SELECT count(*) FROM pg_subscription WHERE subname = %s", (name,)):
+        client.query(ahead, f"ALTER SUBSCRIPTION {name} DISABLE")
+        client.query(ahead, f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
+        client.query(ahead, f"DROP SUBSCRIPTION {name}")
+    statement = "SELECT slot_name, active FROM pg_replication_slots WHERE slot_name = %s"
+    rows = wait_until(
+        lambda: client.query(here, statement, (name,)),
+        lambda found: not found or not found[0]["active"],
+        f"the end of the walsender on slot {name}",
+        timeout_seconds=20,
+        delay_seconds=0.1,
+    )
+    if rows:
+        client.query(here, "SELECT pg_drop_replication_slot(%s)", (name,))
+
+
+def end_sessions(fenced: Connection, roles: t.Sequence[str], *, bound_seconds: float = 10.0, clock: Clock = SYSTEM_CLOCK) -> dict[str, int]:
+    """End the applications' sessions on the side that was left until none is seen twice in a row.
+
+    A session that is still in its login shows in no view yet, so one look is not enough; the guard covers the gap.
+
+    :param roles: quoted names
+    :returns: ended sessions by role and address, ``{"role address": count}``
+    :raises UnknownState: sessions keep coming up to the bound
+    """
+    ended: dict[str, int] = {}
+    deadline, clean = clock.monotonic() + bound_seconds, 0
+    while clean < 2:
+        rows = client.query(
+            fenced,
+            "SELECT quote_ident(usename::text) AS role, coalesce(host(client_addr), 'local') AS address, pg_terminate_backend(pid) AS ended FROM pg_stat_activity "
+            "WHERE datname = current_database() AND backend_type = 'client backend' AND quote_ident(usename::text) = ANY (%s)",
+            (list(roles),),
+        )
+        for row in rows:
+            key = f"{row['role']} from {row['address']}"
+            ended[key] = ended.get(key, 0) + 1
+        clean = 0 if rows else clean + 1
+        if clock.monotonic() > deadline:
+            raise UnknownState(f"Sessions keep coming on the side that was left: {', '.join(sorted(ended))}. They cannot write; run again to finish.")
+        clock.sleep(0.2)
+    return ended
+
+
+def prove_refusal(fenced: Connection, roles: t.Sequence[str]) -> dict[str, int]:
+    """On the side that was left try a write without rows on every table as each role, and as ourselves; every one must be refused.
+
+    :param roles: quoted names of application roles
+    :returns: number of refusals by role
+    :raises GateError: a write was accepted; names role and table
+    """
+    tables = [row["name"] for row in guards.read_guarded_tables(fenced) if not row["diverted"]]
+    ourselves = str(client.query_value(fenced, "SELECT quote_ident(current_user::text)"))
+    return {role: _refused_as(fenced, role, tables) for role in (*roles, ourselves)}
+
+
+def _refused_as(fenced: Connection, role: str, tables: t.Sequence[str]) -> int:
+    """Every table refuses one role; returns how many were tried."""
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in tables)
+    block = (
+        f"DO $proof$ DECLARE name text; BEGIN SET LOCAL ROLE {role}; FOREACH name IN ARRAY ARRAY[{names}]::text[] LOOP "
+        "BEGIN EXECUTE 'DELETE FROM ' || name || ' WHERE false'; RAISE EXCEPTION 'accepted on %', name USING ERRCODE = 'P0001'; "
+        "EXCEPTION WHEN read_only_sql_transaction OR insufficient_privilege THEN NULL; END; END LOOP; END $proof$"
+    )
+    try:
+        client.query(fenced, block)
+    except client.ClientError as error:
+        raise GateError(f"The fence does not hold for {role}: {error.message}") from error
+    return len(tables)
+
+
+def application_roles(connection: Connection, declared: t.Sequence[str], ours: t.Sequence[str]) -> tuple[str, ...]:
+    """Quoted names of the roles that applications log in with.
+
+    :param declared: plain names from the inventory; empty: every login role that is no superuser, does not replicate and is not ours
+    :param ours: plain names that are never application roles
+    :raises GateError: a declared role does not exist
+    """
+    rows = client.query(
+        connection,
+        "SELECT rolname::text AS name, quote_ident(rolname::text) AS quoted, rolcanlogin AND NOT rolsuper AND NOT rolreplication AS application "
+        "FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%' ORDER BY 1",
+    )
+    by_name = {row["name"]: row for row in rows}
+    missing = sorted(set(declared) - set(by_name))
+    if missing:
+        raise GateError(f"pg_ha_application_roles names roles that do not exist: {', '.join(missing)}.")
+    if declared:
+        return tuple(by_name[name]["quoted"] for name in declared)
+    return tuple(row["quoted"] for row in rows if row["application"] and row["name"] not in ours)
+
+
+def open_guard(connection: Connection) -> None:
+    """Let everybody write on the side that serves: the announcement has done its work."""
+    client.query(connection, schema.guard_function(schema.GuardPermissive()))
+
+
+def refresh_views(connection: Connection) -> int:
+    """Refresh every populated materialized view on the next side (they are not replicated); returns how many."""
+    rows = client.query(
+        connection,
+        "SELECT format('%I.%I', schemaname, matviewname) AS name FROM pg_matviews WHERE ispopulated ORDER BY 1",
+    )
+    for row in rows:
+        client.query(connection, f"REFRESH MATERIALIZED VIEW {row['name']}")
+    return len(rows)
+
+
+def elapsed_ms(since: float) -> float:
+    """Milliseconds since a monotonic moment."""
+    return round((time.monotonic() - since) * 1000, 1)

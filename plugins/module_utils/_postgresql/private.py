@@ -1,0 +1,62 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""Sessions whose statements hold secrets: what the server would log of them is turned off, and errors show no statement."""
+
+from __future__ import annotations
+
+import typing as t
+
+try:
+    import psycopg2
+except ImportError:  # the module has said so before it gets here
+    pass
+
+from .._core.errors import ClientError
+from .._core.outcome import Action
+from . import client
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+# Superusers only. The last two belong to extensions and are placeholders where those are not loaded.
+QUIET = {
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_min_duration_sample": "-1",
+    "log_transaction_sample_rate": "0",
+    "log_min_error_statement": "panic",
+    "pg_stat_statements.track_utility": "off",
+    "pgaudit.log": "none",
+}
+
+
+def silence(connection: Connection) -> bool:
+    """Turn the statement logging of a session off; False where we may not (no superuser: verifiers are then all that a log can show)."""
+    if client.query_value(connection, "SHOW is_superuser") != "on":
+        return False
+    for name, value in QUIET.items():
+        client.query(connection, "SELECT set_config(%s, %s, false)", (name, value))
+    return True
+
+
+def apply(connection: Connection, actions: list[Action]) -> None:
+    """Run the private forms in one transaction; nothing of it stays when one fails.
+
+    :raises ClientError: names the action by its public form, with the server's message but never the statement
+    """
+    if not actions:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        for action in actions:
+            try:
+                cursor.execute(action.statement)
+            except psycopg2.Error as error:
+                sqlstate, message = error.pgcode, error.diag.message_primary or type(error).__name__
+                if not connection.closed:
+                    cursor.execute("ROLLBACK")
+                # "from None": the original holds the statement.
+                raise ClientError(f"{action.public}: {message}. Nothing of this step was changed.", sqlstate=sqlstate) from None
+        cursor.execute("COMMIT")
