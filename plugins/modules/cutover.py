@@ -156,10 +156,16 @@ evidence:
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils._core.outcome import finish
-from ..module_utils._migration.cutover import cut_over
-from ..module_utils._parity.fingerprint import compare_schemas
-from ..module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.cutover import cut_over
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+
+
+def compare_schemas(here, ahead):
+    """Differences of the two sides' schemas, in words."""
+    comparison = compare_fingerprints(read_fingerprint(here), read_fingerprint(ahead))
+    return [f"{mismatch['object']}: {mismatch['problem']}" for mismatch in comparison.mismatches]
 
 
 def run(params, check_mode):

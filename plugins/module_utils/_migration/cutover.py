@@ -166,7 +166,8 @@ class Cutover:
         ended = settle.end_sessions(self.here, attempt.roles)
         refused = settle.prove_refusal(self.here, attempt.roles)
         settle.open_guard(self.ahead)
-        kept = decision.read_last_epoch(self.here)["evidence"] or {"epoch": attempt.epoch, "outcome": "done", "serves": self.serves, "steps": self.steps.done}
+        last = decision.read_last_epoch(self.here)
+        kept = (last["evidence"] if last else None) or {"epoch": attempt.epoch, "outcome": "done", "serves": self.serves, "steps": self.steps.done}
         evidence = {**kept, "sessions_ended": ended, "refused_writes": refused}
         client.query(self.here, f"UPDATE {schema.SCHEMA}.epoch SET evidence = %s WHERE epoch = %s", (json.dumps(evidence), attempt.epoch))
         decision.close_epoch(self.here, attempt.epoch, evidence)
@@ -237,7 +238,7 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
     last = decision.read_last_epoch(work.here)
     return Outcome(
         changed=True,
-        result={"serves": work.serves, "failed_gates": failed, "actions": work.actions, "evidence": last["evidence"]},
+        result={"serves": work.serves, "failed_gates": failed, "actions": work.actions, "evidence": last["evidence"] if last else None},
         before={"serves": before},
         after={"serves": work.serves},
     )

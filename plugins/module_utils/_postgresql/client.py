@@ -43,6 +43,9 @@ SESSION_SETTINGS = {
     "row_security": "off",
 }
 
+# For sessions whose statements hold a verifier: nothing of them in the server's log (only a superuser may set these).
+UNLOGGED = {"log_statement": "none", "log_min_duration_statement": "-1", "log_min_error_statement": "panic", "log_duration": "off"}
+
 
 def connection_argument_spec() -> dict[str, t.Any]:
     """The options that every module with a PostgreSQL connection shares (doc fragment ``postgresql``)."""

@@ -1,0 +1,67 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""The migration's own login roles in the databases: the dead man and the probe, each with no more than it needs."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._core.outcome import Action
+from .._postgresql import client, scram
+from . import schema
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "dead_man": {
+        "epoch": ("SELECT",),
+        "decision": ("SELECT", "INSERT"),
+        "marker": ("SELECT", "INSERT"),
+        "marker_back": ("SELECT", "INSERT"),
+        "keeper": ("SELECT", "INSERT", "UPDATE"),
+    },
+    "probe": {"probe": ("SELECT", "INSERT", "DELETE")},
+}
+
+
+def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.Any]:
+    """``{"exists", "login", "verifier", "usage", "granted": [(table, privilege)]}`` of one role on one side.
+
+    :raises ClientError: pg_authid may not be read
+    """
+    rows = client.query(connection, "SELECT quote_ident(rolname::text) AS quoted, rolcanlogin, rolpassword FROM pg_authid WHERE rolname = %s", (name,))
+    if not rows:
+        quoted = client.query_value(connection, "SELECT quote_ident(%s)", (name,))
+        return {"exists": False, "quoted": quoted, "login": False, "verifier": None, "usage": False, "granted": []}
+    granted = [
+        (table, privilege)
+        for table, privileges in GRANTS[purpose].items()
+        for privilege in privileges
+        if client.query_value(connection, "SELECT has_table_privilege(%s, %s, %s)", (name, f"{schema.SCHEMA}.{table}", privilege))
+    ]
+    usage = client.query_value(connection, "SELECT has_schema_privilege(%s, %s, 'USAGE')", (name, schema.SCHEMA))
+    row = rows[0]
+    return {"exists": True, "quoted": row["quoted"], "login": row["rolcanlogin"], "verifier": row["rolpassword"], "usage": usage, "granted": granted}
+
+
+def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str) -> list[Action]:
+    """Statements that make the role what it has to be; [] when it is (pure)."""
+    quoted = before["quoted"]
+    actions = []
+    if not before["exists"]:
+        actions.append(Action(f"CREATE ROLE {quoted} LOGIN"))
+    elif not before["login"]:
+        actions.append(Action(f"ALTER ROLE {quoted} LOGIN"))
+    verifier = scram.verifier(password, scram.stable_salt(schema.SCHEMA, name))
+    if before["verifier"] != verifier:
+        actions.append(Action(f"ALTER ROLE {quoted} PASSWORD '********'", f"ALTER ROLE {quoted} PASSWORD '{verifier}'"))
+    if not before["usage"]:
+        actions.append(Action(f"GRANT USAGE ON SCHEMA {schema.SCHEMA} TO {quoted}"))
+    for table, privileges in GRANTS[purpose].items():
+        missing = [privilege for privilege in privileges if (table, privilege) not in before["granted"]]
+        if missing:
+            actions.append(Action(f"GRANT {', '.join(missing)} ON {schema.SCHEMA}.{table} TO {quoted}"))
+    return actions
