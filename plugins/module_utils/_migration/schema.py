@@ -32,6 +32,12 @@ LOCK_COPY = 1
 LOCK_CUTOVER = 2
 CHANNEL = "ha_migration"
 
+
+def dead_man_name(pooler: str) -> str:
+    """application_name of the dead man of a pooler, by which a gate sees that it listens (PostgreSQL cuts names at 63 bytes)."""
+    return f"ha_migration dead man {pooler}"[:63]
+
+
 TABLES: dict[str, str] = {
     "version": "version integer PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT now()",
     "phase": """
@@ -41,12 +47,13 @@ TABLES: dict[str, str] = {
         started_at timestamptz NOT NULL, finished_at timestamptz,
         evidence jsonb,
         PRIMARY KEY (migration, phase)""",
-    # What the initial copy has done, one row per relation and one for each of its own steps.
+    # What the initial copy has done: one row per relation (quoted name), and '*' for the whole, with its step and report in detail.
     "copy": """
         relation text PRIMARY KEY,
-        state text NOT NULL CHECK (state IN ('waiting', 'copying', 'done')),
-        bytes_total bigint NOT NULL, bytes_done bigint NOT NULL, rows_done bigint,
-        started_at timestamptz, finished_at timestamptz""",
+        state text NOT NULL CHECK (state IN ('waiting', 'copying', 'done', 'failed')),
+        bytes_total bigint NOT NULL, rows_done bigint,
+        started_at timestamptz, finished_at timestamptz,
+        detail jsonb NOT NULL DEFAULT '{}'""",
     # An attempt to change who serves. Stands on the side that serves when it opens.
     "epoch": """
         epoch bigint PRIMARY KEY,
