@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import time
 import typing as t
@@ -74,7 +75,7 @@ class Cutover:
                     database=self.params["database"],
                     roles=self.roles(),
                     endpoint_now=self.endpoint(self.leaves),
-                    parity=self.params["parity"],
+                    parity=with_age(self.params["parity"]),
                     parity_max_age_seconds=self.params["parity_max_age_seconds"],
                     long_transaction_seconds=self.params["long_transaction_seconds"],
                     needs_sync_standby=self.params["needs_sync_standby"],
@@ -198,6 +199,14 @@ class Cutover:
             if time.monotonic() > bound:
                 raise GateError("A pooler still holds its clients although the attempt was undone: look at pg-ha-dead-man there.")
             time.sleep(0.01)
+
+
+def with_age(evidence: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
+    """Evidence of the comparison with ``age_seconds``."""
+    if evidence is None:
+        return None
+    finished = datetime.datetime.fromisoformat(evidence["finished_at"])
+    return {**evidence, "age_seconds": (datetime.datetime.now(datetime.timezone.utc) - finished).total_seconds()}
 
 
 def describe(failed: list[dict[str, str]]) -> str:

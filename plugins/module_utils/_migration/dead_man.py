@@ -31,7 +31,6 @@ from . import decision, schema
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-APPLICATION_NAME = "ha_migration dead man"
 # How long a session may take to open, and a statement to run, before the dead man looks elsewhere.
 CONNECT_TIMEOUT_SECONDS = 2
 STATEMENT_TIMEOUT_MS = 1000
@@ -78,7 +77,7 @@ class Side:
             self._connection = client.connect(
                 self.config.service_file,
                 self.name,
-                application_name=APPLICATION_NAME,
+                application_name=schema.dead_man_name(self.config.name),
                 connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
                 settings=settings,
             )

@@ -271,6 +271,20 @@ def poolers(context: Context) -> t.Iterator[Failure]:
             yield Failure("poolers", name, "it is paused", f'RESUME "{context.database}" on its console')
 
 
+def dead_men(context: Context) -> t.Iterator[Failure]:
+    """Every pooler's dead man listens on the side that serves."""
+    wanted = {schema.dead_man_name(name): name for name in context.consoles}
+    bound = time.monotonic() + 5
+    while True:
+        rows = client.query(context.here, "SELECT DISTINCT application_name AS name FROM pg_stat_activity WHERE datname = current_database()")
+        absent = sorted(wanted[name] for name in set(wanted) - {row["name"] for row in rows})
+        if not absent or time.monotonic() > bound:
+            break
+        time.sleep(0.1)
+    for name in absent:
+        yield Failure("dead_men", name, "its dead man's switch is not connected, so nothing would free its clients if this run died", "look at the unit pg-ha-dead-man there")
+
+
 def passwords(context: Context) -> t.Iterator[Failure]:
     """Every application role logs in on the next side with the same password."""
     statement = "SELECT quote_ident(rolname) AS role, rolpassword AS verifier, rolcanlogin FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)"
@@ -283,4 +297,4 @@ def passwords(context: Context) -> t.Iterator[Failure]:
             yield Failure("passwords", role, f"its password on the {context.serves} is another", "run playbooks/replicate.yml")
 
 
-GATES: tuple[t.Callable[[Context], t.Iterable[Failure]], ...] = (link, follows, schema_in_step, parity, durability, quiet, locks, poolers, passwords)
+GATES: tuple[t.Callable[[Context], t.Iterable[Failure]], ...] = (link, follows, schema_in_step, parity, durability, quiet, locks, poolers, dead_men, passwords)
