@@ -1,0 +1,234 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""Pure part of the row comparison: which tables, which ranges, which statements, what differs."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .model import SOURCE, TARGET, Chunk, Key, Table
+
+# Types whose values order the same on every server and whose text form is a literal.
+RANGE_TYPES = {
+    "smallint",
+    "integer",
+    "bigint",
+    "uuid",
+    "date",
+    "timestamp with time zone",
+    "timestamp without time zone",
+}
+INTEGER_TYPES = ("smallint", "integer", "bigint")
+# Below this correlation a range of keys is spread over the whole table, and every chunk would read all of it.
+LEAST_CORRELATION = 0.7
+MOST_CHUNKS = 2000
+# How many keys a mismatch names, and how many rows of a side are looked at to find them.
+NAMED_KEYS = 10
+ROWS_PER_BUCKET = 200
+MOST_BUCKETS = 65_536
+LOOKED_INTO_BUCKETS = 20
+
+
+def literal(text: str) -> str:
+    """A string literal of SQL that does not depend on standard_conforming_strings (pure)."""
+    escaped = text.replace("'", "''")
+    if "\\" in escaped:
+        escaped = escaped.replace("\\", "\\\\")
+        return f"E'{escaped}'"
+    return f"'{escaped}'"
+
+
+def quote(name: str) -> str:
+    """A quoted identifier (pure)."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def select_tables(source: dict[str, Table], target: dict[str, Table], following: bool) -> tuple[list[str], list[dict[str, str]], list[dict[str, t.Any]]]:
+    """Which tables are compared.
+
+    :param following: whether the application writes and a link carries it
+    :returns: names to compare, ``{"object", "reason"}`` of those that are not, and mismatches
+    """
+    compared: list[str] = []
+    not_compared: list[dict[str, str]] = []
+    mismatches: list[dict[str, t.Any]] = []
+    for name in sorted(source):
+        table = source[name]
+        if table.persistence == "u":
+            not_compared.append({"object": f"table {name}", "reason": "unlogged: its changes are in no stream, so the target has no rows of it"})
+        elif table.extension and not table.published:
+            not_compared.append({"object": f"table {name}", "reason": f"belongs to extension {table.extension}, which fills it"})
+        elif following and not table.published:
+            problem = "is not in the publication, so its changes do not reach the target"
+            mismatches.append(_whole(name, problem))
+        elif name not in target:
+            mismatches.append(_whole(name, "is missing on the target"))
+        elif set(table.columns) != set(target[name].columns):
+            differing = ", ".join(sorted(set(table.columns) ^ set(target[name].columns)))
+            mismatches.append(_whole(name, f"has other columns on the target ({differing})"))
+        else:
+            compared.append(name)
+    return compared, not_compared, mismatches
+
+
+def _whole(name: str, problem: str) -> dict[str, t.Any]:
+    return {"object": f"table {name}", "table": name, "range": "all rows", "problem": problem}
+
+
+def range_key(source: Table, target: Table) -> Key | None:
+    """The first key column when its ranges mean the same on both sides and hold every row (pure)."""
+    if not source.key or not target.key:
+        return None
+    here, there = source.key[0], target.key[0]
+    if here != there or not here.not_null or here.type not in RANGE_TYPES:
+        return None
+    return here
+
+
+def wanted_chunks(bytes_total: int, chunk_bytes: int) -> int:
+    """How many chunks a table of that size gets (pure)."""
+    return max(1, min(MOST_CHUNKS, -(-bytes_total // chunk_bytes)))
+
+
+def quantiles(bounds: list[str], chunks: int) -> list[str]:
+    """At most ``chunks - 1`` inner boundaries out of a histogram's bounds, evenly spaced and each once (pure)."""
+    inner = bounds[1:-1]
+    if chunks < 2 or not inner:
+        return []
+    if len(inner) < chunks:
+        return inner
+    return list(dict.fromkeys(inner[len(inner) * number // chunks] for number in range(1, chunks)))
+
+
+def even_integers(low: int, high: int, chunks: int) -> list[str]:
+    """Inner boundaries that cut the integers low..high evenly (pure)."""
+    cuts = {low + (high - low + 1) * number // chunks for number in range(1, chunks)}
+    return [str(cut) for cut in sorted(cuts) if low < cut <= high]
+
+
+def even_uuids(chunks: int) -> list[str]:
+    """Inner boundaries that cut all UUIDs evenly (pure)."""
+    cuts = [f"{(1 << 32) * number // chunks:08x}-0000-0000-0000-000000000000" for number in range(1, chunks)]
+    return list(dict.fromkeys(cuts))
+
+
+def plan_chunks(table: str, key: Key | None, boundaries: list[str]) -> list[Chunk]:
+    """Ranges that together hold every row: the outermost ones are open (pure)."""
+    if key is None or not boundaries:
+        return [Chunk(table)]
+    ends = [None, *boundaries, None]
+    return [Chunk(table, quote(key.name), key.type, low, high) for low, high in zip(ends, ends[1:], strict=False)]
+
+
+def predicate(chunk: Chunk) -> str:
+    """WHERE clause of a chunk (pure)."""
+    parts = []
+    if chunk.low is not None:
+        parts.append(f"{chunk.column} >= {literal(chunk.low)}::{chunk.type}")
+    if chunk.high is not None:
+        parts.append(f"{chunk.column} < {literal(chunk.high)}::{chunk.type}")
+    return " AND ".join(parts) if parts else "true"
+
+
+def row_hash(columns: t.Sequence[str]) -> str:
+    """Expression for a row's hash: over the text form of all columns, which both sides print under the same settings (pure)."""
+    return f'hashtextextended(ROW({", ".join(columns)})::text COLLATE "C", 0)'
+
+
+def sum_statement(chunk: Chunk, oid: int, columns: t.Sequence[str]) -> str:
+    """Count and sum of hashes of a chunk, and which file the table had meanwhile (pure)."""
+    return (
+        f"SELECT count(*) AS rows, coalesce(sum({row_hash(columns)}), 0)::text AS total, pg_relation_filenode({oid:d}) AS filenode "
+        f"FROM ONLY {chunk.table} WHERE {predicate(chunk)}"
+    )
+
+
+def identity_columns(table: Table) -> list[str]:
+    """What tells rows apart: the key, or the whole row where there is none (pure)."""
+    return [quote(key.name) for key in table.key] or list(table.columns)
+
+
+def buckets_for(rows: int) -> int:
+    """A power of two, so that a bucket holds about ROWS_PER_BUCKET rows (pure)."""
+    buckets = 16
+    while buckets < MOST_BUCKETS and buckets * ROWS_PER_BUCKET < rows:
+        buckets *= 2
+    return buckets
+
+
+def bucket_expression(identity: t.Sequence[str], buckets: int) -> str:
+    """The bucket of a row (pure)."""
+    return f"({row_hash(identity)} & {buckets - 1})"
+
+
+def bucket_statement(chunk: Chunk, columns: t.Sequence[str], identity: t.Sequence[str], buckets: int) -> str:
+    """Count and sum per bucket of a chunk (pure)."""
+    return (
+        f"SELECT {bucket_expression(identity, buckets)} AS bucket, count(*) AS rows, sum({row_hash(columns)})::text AS total "
+        f"FROM ONLY {chunk.table} WHERE {predicate(chunk)} GROUP BY 1"
+    )
+
+
+def rows_statement(chunk: Chunk, table: Table, columns: t.Sequence[str], identity: t.Sequence[str], buckets: int, chosen: t.Sequence[int]) -> str:
+    """Key (as a text array, empty without a key), identity and hash of each row in the chosen buckets; never a row's contents (pure)."""
+    key = ", ".join(f"{quote(part.name)}::text" for part in table.key)
+    return (
+        f"SELECT ARRAY[{key}]::text[] AS key, {row_hash(identity)} AS identity, {row_hash(columns)} AS hash "
+        f"FROM ONLY {chunk.table} WHERE {predicate(chunk)} AND {bucket_expression(identity, buckets)} IN ({', '.join(str(int(number)) for number in chosen)})"
+    )
+
+
+def differing_buckets(source: list[dict[str, t.Any]], target: list[dict[str, t.Any]]) -> list[int]:
+    """Buckets whose count or sum differs, in order (pure)."""
+    sums = [{row["bucket"]: (row["rows"], row["total"]) for row in rows} for rows in (source, target)]
+    return sorted(bucket for bucket in sums[0].keys() | sums[1].keys() if sums[0].get(bucket) != sums[1].get(bucket))
+
+
+def differing_rows(table: Table, source: list[dict[str, t.Any]], target: list[dict[str, t.Any]]) -> tuple[dict[str, int], list[dict[str, str]]]:
+    """Which rows differ (pure).
+
+    :returns: ``{"missing", "extra", "different"}`` (seen from the target), and the first NAMED_KEYS as ``{"key", "problem"}``
+    """
+    counts = {"missing": 0, "extra": 0, "different": 0}
+    sides = []
+    for rows in (source, target):
+        side: dict[t.Any, list[int]] = {}
+        shown: dict[t.Any, str] = {}
+        for row in rows:
+            identity = tuple(row["key"]) if table.key else row["identity"]
+            side.setdefault(identity, []).append(row["hash"])
+            shown[identity] = describe_key(table, row)
+        sides.append((side, shown))
+    (here, here_shown), (there, there_shown) = sides
+    found: list[tuple[str, str]] = []
+    for identity in here.keys() | there.keys():
+        ours, theirs = sorted(here.get(identity, [])), sorted(there.get(identity, []))
+        if ours == theirs:
+            continue
+        shown_key = here_shown.get(identity) or there_shown[identity]
+        if len(ours) > len(theirs):
+            counts["missing"] += len(ours) - len(theirs)
+            found.append((shown_key, f"missing on the {TARGET}"))
+        elif len(theirs) > len(ours):
+            counts["extra"] += len(theirs) - len(ours)
+            found.append((shown_key, f"not on the {SOURCE}"))
+        else:
+            counts["different"] += len(ours)
+            found.append((shown_key, "different"))
+    return counts, [{"key": key, "problem": problem} for key, problem in sorted(found)[:NAMED_KEYS]]
+
+
+def describe_key(table: Table, row: dict[str, t.Any]) -> str:
+    """A row's key for people; a row without a key is named by its hash (pure)."""
+    if not table.key:
+        return f"row hash {row['hash']} (the table has no key)"
+    return ", ".join(f"{part.name}={'null' if value is None else value}" for part, value in zip(table.key, row["key"], strict=True))
+
+
+def mismatch_sentence(mismatch: dict[str, t.Any]) -> str:
+    """One sentence for one mismatch (pure)."""
+    where = mismatch["object"] + (f" ({mismatch['range']})" if mismatch.get("range") else "")
+    named = "; ".join(f"{key['key']}: {key['problem']}" for key in mismatch.get("keys") or [])
+    return f"{where[0].upper()}{where[1:]}: {mismatch['problem']}" + (f" [{named}]" if named else "") + "."
