@@ -125,7 +125,8 @@ def read_phase(connection: Connection, migration: str, phase: str) -> PhaseRecor
     iso = """'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'"""
     rows = client.query(
         connection,
-        f"SELECT state, inputs, run, to_char(started_at AT TIME ZONE 'UTC', {iso}) AS started_at, to_char(finished_at AT TIME ZONE 'UTC', {iso}) AS finished_at, "
+        f"SELECT state, inputs, run, to_char(started_at AT TIME ZONE 'UTC', {iso}) AS started_at, "
+        f"to_char(finished_at AT TIME ZONE 'UTC', {iso}) AS finished_at, "
         f"evidence::text AS evidence FROM {SCHEMA}.phase WHERE migration = %s AND phase = %s",
         (migration, phase),
     )
