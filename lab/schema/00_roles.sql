@@ -2,6 +2,8 @@
 CREATE ROLE freight_owner LOGIN;
 CREATE ROLE freight_admin LOGIN CREATEROLE;
 CREATE ROLE freight_app LOGIN CONNECTION LIMIT 150;
+-- Has no grant of its own: what it may do, PUBLIC may.
+CREATE ROLE freight_guest LOGIN;
 CREATE ROLE freight_reader LOGIN VALID UNTIL '2099-12-31';
 CREATE ROLE freight_jobs NOLOGIN NOINHERIT;
 CREATE ROLE freight_batch LOGIN IN ROLE freight_jobs;
