@@ -11,7 +11,7 @@ module: migration_role
 short_description: A login role of the migration itself on one side
 version_added: 0.1.0
 description:
-  - Makes the role of the dead man's switch or of the probe, with the privileges on schema C(ha_migration) that it needs and no others.
+  - Makes the role of the dead man's switch, of the probe or of the links, with the privileges on schema C(ha_migration) that it needs and no others.
   - The password reaches the server only as a SCRAM verifier, the same on both sides.
 author:
   - the freight.pg_ha authors (@freight)
@@ -42,7 +42,7 @@ options:
   purpose:
     description: What the role is for, which decides its privileges.
     type: str
-    choices: [dead_man, probe]
+    choices: [dead_man, link, probe]
     required: true
 """
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # This is a private util of freight.pg_ha: it may change without notice.
-"""The migration's own login roles in the databases: the dead man and the probe, each with no more than it needs."""
+"""The migration's own login roles in the databases: the dead man, the probe and the link, each with no more than it needs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "keeper": ("SELECT", "INSERT", "UPDATE"),
     },
     "probe": {"probe": ("SELECT", "INSERT", "DELETE")},
+    "link": {},
 }
+# Attributes over and above LOGIN: the link's role streams and reads no table.
+ATTRIBUTES = {"dead_man": "", "probe": "", "link": " REPLICATION"}
 
 
 def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.Any]:
-    """``{"exists", "login", "verifier", "usage", "granted": [(table, privilege)]}`` of one role on one side.
+    """``{"exists", "login", "replication", "verifier", "usage", "granted": [(table, privilege)]}`` of one role on one side.
 
     :raises ClientError: pg_authid may not be read
     """
-    rows = client.query(connection, "SELECT quote_ident(rolname::text) AS quoted, rolcanlogin, rolpassword FROM pg_authid WHERE rolname = %s", (name,))
+    rows = client.query(connection, "SELECT quote_ident(rolname::text) AS quoted, rolcanlogin, rolreplication, rolpassword FROM pg_authid WHERE rolname = %s", (name,))
     if not rows:
         quoted = client.query_value(connection, "SELECT quote_ident(%s)", (name,))
-        return {"exists": False, "quoted": quoted, "login": False, "verifier": None, "usage": False, "granted": []}
+        return {"exists": False, "quoted": quoted, "login": False, "replication": False, "verifier": None, "usage": False, "granted": []}
     granted = [
         (table, privilege)
         for table, privileges in GRANTS[purpose].items()
@@ -44,7 +47,7 @@ def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.An
     ]
     usage = client.query_value(connection, "SELECT has_schema_privilege(%s, %s, 'USAGE')", (name, schema.SCHEMA))
     row = rows[0]
-    return {"exists": True, "quoted": row["quoted"], "login": row["rolcanlogin"], "verifier": row["rolpassword"], "usage": usage, "granted": granted}
+    return {"exists": True, "quoted": row["quoted"], "login": row["rolcanlogin"], "replication": row["rolreplication"], "verifier": row["rolpassword"], "usage": usage, "granted": granted}
 
 
 def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str) -> list[Action]:
@@ -52,9 +55,9 @@ def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str) 
     quoted = before["quoted"]
     actions = []
     if not before["exists"]:
-        actions.append(Action(f"CREATE ROLE {quoted} LOGIN"))
-    elif not before["login"]:
-        actions.append(Action(f"ALTER ROLE {quoted} LOGIN"))
+        actions.append(Action(f"CREATE ROLE {quoted} LOGIN{ATTRIBUTES[purpose]}"))
+    elif not before["login"] or (ATTRIBUTES[purpose] and not before["replication"]):
+        actions.append(Action(f"ALTER ROLE {quoted} LOGIN{ATTRIBUTES[purpose]}"))
     verifier = scram.verifier(password, scram.stable_salt(schema.SCHEMA, name))
     if before["verifier"] != verifier:
         actions.append(Action(f"ALTER ROLE {quoted} PASSWORD '********'", f"ALTER ROLE {quoted} PASSWORD '{verifier}'"))

@@ -22,11 +22,9 @@ if t.TYPE_CHECKING:
 
 # Superusers only. The last two belong to extensions and are placeholders where those are not loaded.
 QUIET = {
-    "log_statement": "none",
-    "log_min_duration_statement": "-1",
+    **client.UNLOGGED,
     "log_min_duration_sample": "-1",
     "log_transaction_sample_rate": "0",
-    "log_min_error_statement": "panic",
     "pg_stat_statements.track_utility": "off",
     "pgaudit.log": "none",
 }
