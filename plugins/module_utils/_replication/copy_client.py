@@ -1,0 +1,353 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""What the initial copy reads and writes in the databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import typing as t
+
+try:
+    import psycopg2
+    import psycopg2.extras
+except ImportError:  # the module has said so before it gets here
+    pass
+
+from .._core.errors import ClientError
+from .._migration import schema
+from .._postgresql import client
+from .copy_plan import slot_statement
+from .model import Column, Settings, Table
+from .names import identifier, literal, relation
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+APPLICATION_NAME = "ha_migration copy"
+RUN = "*"
+
+_USER_RELATIONS = """
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' AND n.nspname !~ '^pg_temp_'"""
+_OF_EXTENSION = "EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')"
+
+TABLES = f"""
+    SELECT n.nspname::text AS schema, c.relname::text AS name, c.oid::bigint AS oid, pg_table_size(c.oid) AS bytes, {_OF_EXTENSION} AS extension,
+           c.relpersistence = 'u' AS unlogged,
+           c.relreplident = 'f' OR EXISTS (
+               SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
+           ) AS identity
+    {_USER_RELATIONS} AND c.relkind = 'r' AND c.relpersistence <> 't'
+    ORDER BY n.nspname, c.relname"""
+
+COLUMNS = """
+    WITH RECURSIVE base AS (
+        SELECT t.oid AS type, t.oid, t.typtype, t.typbasetype, t.typname, t.typnamespace, t.typelem, t.typcategory FROM pg_type t
+        UNION ALL
+        SELECT base.type, t.oid, t.typtype, t.typbasetype, t.typname, t.typnamespace, t.typelem, t.typcategory FROM base
+        JOIN pg_type t ON t.oid = base.typbasetype WHERE base.typtype = 'd'
+    )
+    SELECT c.oid::bigint AS relid, a.attname::text AS name, coalesce(e.typname, b.typname)::text AS type_name, e.oid IS NOT NULL AS is_array,
+           coalesce(e.typnamespace, b.typnamespace) = 'pg_catalog'::regnamespace AS builtin, coalesce(e.typtype, b.typtype)::text AS kind
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+    JOIN base b ON b.type = a.atttypid AND b.typtype <> 'd' LEFT JOIN pg_type e ON b.typcategory = 'A' AND e.oid = b.typelem
+    WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' AND n.nspname !~ '^pg_temp_'
+    ORDER BY c.oid, a.attnum"""
+
+
+def open_session(settings: Settings, service: str, **session: str) -> Connection:
+    """An autocommit session of the copy."""
+    return client.connect(
+        settings.service_file, service, application_name=APPLICATION_NAME, connect_timeout_seconds=settings.connect_timeout_seconds, settings=session
+    )
+
+
+def use_snapshot(connection: Connection, snapshot: str) -> None:
+    """Begin a read only transaction on an exported snapshot."""
+    client.query(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    client.query(connection, f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
+
+
+def try_lock(connection: Connection) -> bool:
+    """Take the copy's advisory lock for as long as the session lives."""
+    return bool(client.query_value(connection, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_COPY)))
+
+
+def lock_holder(connection: Connection) -> dict[str, t.Any] | None:
+    """Who holds the copy's lock: ``{"pid", "since"}``, or None."""
+    rows = client.query(
+        connection,
+        "SELECT l.pid, a.backend_start::text AS since FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' "
+        "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.classid::bigint = %s AND l.objid::bigint = %s "
+        "AND l.objsubid = 2 AND l.granted",
+        (schema.LOCK_CLASS, schema.LOCK_COPY),
+    )
+    return rows[0] if rows else None
+
+
+def read_tables(connection: Connection, own_tables: t.Collection[str]) -> tuple[list[Table], list[str], list[str]]:
+    """Tables to copy and publish, names of unlogged ones, names of tables that belong to an extension.
+
+    :param own_tables: tables of our schema that travel too
+    """
+    columns: dict[int, list[Column]] = {}
+    for row in client.query(connection, COLUMNS):
+        columns.setdefault(row.pop("relid"), []).append(Column(**row))
+    tables, unlogged, extension = [], [], []
+    for row in client.query(connection, TABLES):
+        ours = row["schema"] == schema.SCHEMA
+        table = Table(row["schema"], row["name"], row["oid"], row["bytes"], tuple(columns.get(row["oid"], [])), row["identity"], ours)
+        if ours and row["name"] not in own_tables:
+            continue
+        if row["extension"]:
+            extension.append(table.quoted)
+        elif row["unlogged"]:
+            unlogged.append(table.quoted)
+        else:
+            tables.append(table)
+    return tables, unlogged, extension
+
+
+def read_source(connection: Connection) -> dict[str, t.Any]:
+    """What the gates ask of the source."""
+    return client.query(
+        connection,
+        "SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level, pg_is_in_recovery() AS in_recovery, "
+        "pg_encoding_to_char(encoding)::text AS encoding, "
+        "current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots WHERE slot_name <> %s) AS slots_free, "
+        "current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication) AS senders_free, "
+        "(SELECT count(*)::int FROM pg_largeobject_metadata) AS large_objects, "
+        f"ARRAY(SELECT DISTINCT n.nspname::text {_USER_RELATIONS} UNION SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' "
+        "AND nspname <> 'information_schema') AS schemas FROM pg_database WHERE datname = current_database()",
+        (schema.FORWARD_LINK,),
+    )[0]
+
+
+def read_target(connection: Connection) -> dict[str, t.Any]:
+    """What the gates ask of the target."""
+    row = client.query(
+        connection,
+        "SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS in_recovery, pg_encoding_to_char(encoding)::text AS encoding, "
+        "current_setting('is_superuser') = 'on' AS superuser, (SELECT count(*)::int FROM pg_largeobject_metadata) AS large_objects "
+        "FROM pg_database WHERE datname = current_database()",
+    )[0]
+    relations = client.query(connection, f"SELECT n.nspname::text AS schema, c.relname::text AS name {_USER_RELATIONS} AND c.relkind <> 'i' AND NOT {_OF_EXTENSION}")
+    return {**row, "relations": [(item["schema"], item["name"]) for item in relations], **read_containers(connection)}
+
+
+def read_containers(connection: Connection) -> dict[str, t.Any]:
+    """Schemas, extensions and event triggers of a database, to tell ours from others' later."""
+    schemas = client.query(connection, "SELECT nspname::text AS name FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1")
+    extensions = client.query(
+        connection, "SELECT e.extname::text AS name, n.nspname::text AS schema, e.extversion AS version FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+    )
+    triggers = client.query(connection, "SELECT evtname::text AS name FROM pg_event_trigger ORDER BY 1")
+    return {
+        "schemas": [row["name"] for row in schemas],
+        "extensions": {row["name"]: {"schema": row["schema"], "version": row["version"]} for row in extensions},
+        "event_triggers": [row["name"] for row in triggers],
+    }
+
+
+def read_restore_facts(connection: Connection) -> tuple[set[tuple[int, int]], dict[tuple[int, int], int]]:
+    """Of the source: (catalog, OID) of our guard triggers, and the table of every index and index-backed constraint."""
+    guards = client.query(connection, "SELECT 2620 AS catalog, oid::bigint AS oid FROM pg_trigger WHERE tgname = %s", (schema.GUARD_TRIGGER,))
+    owners = client.query(
+        connection,
+        "SELECT 1259 AS catalog, i.indexrelid::bigint AS oid, i.indrelid::bigint AS relid FROM pg_index i "
+        "UNION ALL SELECT 2606, oid::bigint, conrelid::bigint FROM pg_constraint WHERE contype IN ('p', 'u', 'x') AND conrelid <> 0",
+    )
+    return {(row["catalog"], row["oid"]) for row in guards}, {(row["catalog"], row["oid"]): row["relid"] for row in owners}
+
+
+def read_sequences(connection: Connection) -> list[dict[str, t.Any]]:
+    """Every sequence's quoted name, last_value and is_called (pg_sequences does not tell a setval(..., false))."""
+    names = [
+        row["name"]
+        for row in client.query(
+            connection,
+            f"SELECT format('%I.%I', n.nspname, c.relname) AS name {_USER_RELATIONS} AND n.nspname <> '{schema.SCHEMA}' AND c.relkind = 'S' "
+            f"AND c.relpersistence <> 't' AND NOT {_OF_EXTENSION} ORDER BY 1",
+        )
+    ]
+    result: list[dict[str, t.Any]] = []
+    for start in range(0, len(names), 100):
+        parts = (f"SELECT {literal(name)}::text AS name, last_value, is_called FROM {name}" for name in names[start : start + 100])
+        result += client.query(connection, " UNION ALL ".join(parts))
+    return result
+
+
+def set_sequences(connection: Connection, sequences: list[dict[str, t.Any]]) -> None:
+    """Set every sequence to the very value and is_called of the source."""
+    for start in range(0, len(sequences), 100):
+        calls = (
+            f"setval({literal(item['name'])}::regclass, {int(item['last_value'])}, {str(bool(item['is_called'])).lower()})" for item in sequences[start : start + 100]
+        )
+        client.query(connection, f"SELECT {', '.join(calls)}")
+
+
+def read_analyze(connection: Connection) -> list[dict[str, t.Any]]:
+    """What gets statistics: roots of partition trees (they take their partitions along), ordinary tables, materialized views."""
+    return client.query(
+        connection,
+        f"SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_table_size(c.oid) AS bytes {_USER_RELATIONS} "
+        f"AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND n.nspname <> '{schema.SCHEMA}' AND c.relpersistence <> 't' ORDER BY 1",
+    )
+
+
+def open_slot(settings: Settings, server_version: int) -> tuple[Connection, str, str]:
+    """Create the slot and export its snapshot, which lives as long as the returned connection.
+
+    :returns: (replication connection, snapshot's name, consistent point)
+    :raises ClientError: it could not be made in time, with the transactions that it waits for
+    """
+    os.environ["PGSERVICEFILE"] = settings.service_file
+    try:
+        connection = psycopg2.connect(
+            service=settings.source,
+            application_name=APPLICATION_NAME,
+            connect_timeout=str(settings.connect_timeout_seconds),
+            options="-c idle_in_transaction_session_timeout=0 -c statement_timeout=0",
+            keepalives_idle="3",
+            keepalives_interval="2",
+            keepalives_count="3",
+            connection_factory=psycopg2.extras.LogicalReplicationConnection,
+        )
+    except psycopg2.Error as error:
+        raise ClientError(f"Cannot open a replication connection to the source as its administrator: {client.explain(error)}") from error
+    timer = threading.Timer(settings.slot_timeout_seconds, connection.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(slot_statement(schema.FORWARD_LINK, server_version))
+            _name, point, snapshot, _plugin = cursor.fetchone()
+    except psycopg2.Error as error:
+        connection.close()
+        raise ClientError(
+            f"Slot {schema.FORWARD_LINK} could not be made on the source within {settings.slot_timeout_seconds} s: {client.explain(error)} "
+            "It waits until every transaction that writes has ended: end long ones (pg_stat_activity, backend_xid) and run again."
+        ) from error
+    finally:
+        timer.cancel()
+        timer.join()
+    return connection, snapshot, point
+
+
+def open_snapshot(connection: Connection) -> str:
+    """Export a snapshot without a slot; it lives as long as the session's transaction."""
+    client.query(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    return str(client.query_value(connection, "SELECT pg_export_snapshot()"))
+
+
+def drop_publication(connection: Connection) -> bool:
+    """Drop our publication on the source if it is there."""
+    there = bool(client.query(connection, "SELECT FROM pg_publication WHERE pubname = %s", (schema.FORWARD_LINK,)))
+    if there:
+        client.query(connection, f"DROP PUBLICATION {identifier(schema.FORWARD_LINK)}")
+    return there
+
+
+def read_published(connection: Connection) -> set[str]:
+    """Quoted names of the tables in our publication."""
+    rows = client.query(connection, "SELECT format('%%I.%%I', schemaname, tablename) AS name FROM pg_publication_tables WHERE pubname = %s", (schema.FORWARD_LINK,))
+    return {row["name"] for row in rows}
+
+
+def quote_names(connection: Connection, tables: t.Iterable[Table]) -> set[str]:
+    """Names as the server's format('%I.%I') writes them, to compare with what it says."""
+    pairs = [(table.schema, table.name) for table in tables]
+    if not pairs:
+        return set()
+    rows = client.query(
+        connection,
+        "SELECT format('%%I.%%I', s, t) AS name FROM unnest(%s::text[], %s::text[]) AS x (s, t)",
+        ([schema for schema, _table in pairs], [table for _schema, table in pairs]),
+    )
+    return {row["name"] for row in rows}
+
+
+def end_strays(connection: Connection) -> None:
+    """End sessions of an interrupted copy that still work in this database."""
+    client.query(
+        connection,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()",
+        (APPLICATION_NAME + " worker",),
+    )
+
+
+def unlink_large_objects(connection: Connection) -> None:
+    """Remove all large objects, a thousand per transaction: each one takes a lock."""
+    while client.query(connection, "SELECT lo_unlink(oid) FROM (SELECT oid FROM pg_largeobject_metadata LIMIT 1000) AS some"):
+        pass
+
+
+def read_run(connection: Connection) -> dict[str, t.Any] | None:
+    """The row of the whole copy, or None."""
+    there = client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.copy",))
+    if not there:
+        return None
+    rows = client.query(
+        connection,
+        "SELECT state, started_at::text AS started_at, finished_at::text AS finished_at, detail, "
+        f"extract(epoch FROM clock_timestamp() - started_at)::float8 AS elapsed FROM {schema.SCHEMA}.copy WHERE relation = %s",
+        (RUN,),
+    )
+    return rows[0] if rows else None
+
+
+def write_run(connection: Connection, state: str, detail: dict[str, t.Any], *, begin: bool = False) -> None:
+    """Write the row of the whole copy."""
+    client.query(
+        connection,
+        f"INSERT INTO {schema.SCHEMA}.copy AS c (relation, state, bytes_total, started_at, finished_at, detail) "
+        "VALUES (%(run)s, %(state)s, 0, clock_timestamp(), NULL, %(detail)s) ON CONFLICT (relation) DO UPDATE SET state = excluded.state, "
+        "detail = excluded.detail, started_at = CASE WHEN %(begin)s THEN clock_timestamp() ELSE c.started_at END, "
+        "finished_at = CASE WHEN excluded.state IN ('done', 'failed') THEN clock_timestamp() END",
+        {"run": RUN, "state": state, "detail": json.dumps(detail), "begin": begin},
+    )
+
+
+def write_tables(connection: Connection, tables: t.Iterable[tuple[str, int]]) -> None:
+    """Replace the rows of the tables by waiting ones."""
+    client.query(connection, f"DELETE FROM {schema.SCHEMA}.copy WHERE relation <> %s", (RUN,))
+    rows = list(tables)
+    client.query(
+        connection,
+        f"INSERT INTO {schema.SCHEMA}.copy (relation, state, bytes_total) SELECT r, 'waiting', b FROM unnest(%s::text[], %s::bigint[]) AS x (r, b)",
+        ([name for name, _bytes in rows], [size for _name, size in rows]),
+    )
+
+
+def write_table_started(connection: Connection, name: str) -> None:
+    """A table's copy begins."""
+    client.query(connection, f"UPDATE {schema.SCHEMA}.copy SET state = 'copying', started_at = clock_timestamp() WHERE relation = %s", (name,))
+
+
+def write_table_done(connection: Connection, name: str, rows: int, detail: dict[str, t.Any]) -> None:
+    """A table's copy has ended."""
+    client.query(
+        connection,
+        f"UPDATE {schema.SCHEMA}.copy SET state = 'done', rows_done = %s, finished_at = clock_timestamp(), detail = %s WHERE relation = %s",
+        (rows, json.dumps(detail), name),
+    )
+
+
+def read_tables_done(connection: Connection) -> list[dict[str, t.Any]]:
+    """Rows of the tables."""
+    return client.query(connection, f"SELECT relation, state, bytes_total, rows_done FROM {schema.SCHEMA}.copy WHERE relation <> %s ORDER BY 1", (RUN,))
+
+
+def read_running(connection: Connection) -> dict[str, int]:
+    """Bytes that running COPYs into this database have processed, by our way of quoting."""
+    rows = client.query(
+        connection,
+        "SELECT n.nspname::text AS schema, c.relname::text AS name, p.bytes_processed FROM pg_stat_progress_copy p JOIN pg_class c ON c.oid = p.relid "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.datname = current_database()",
+    )
+    return {relation(row["schema"], row["name"]): int(row["bytes_processed"]) for row in rows}

@@ -1,0 +1,171 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""What the initial copy does, decided from what was read (pure)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .model import Column, Table
+from .names import identifier, literal
+
+# Types whose binary form is the same on every version that we know and holds no OID.
+BINARY_SAFE = frozenset(
+    ["bool", "bytea", "char", "name", "int8", "int2", "int4", "text", "float4", "float8", "json", "jsonb", "bpchar", "varchar", "date", "time", "timetz", "timestamp", "timestamptz", "interval", "numeric", "uuid", "inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "money", "point", "lseg", "path", "box", "polygon", "line", "circle", "tsvector", "pg_lsn", "xml", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"]
+)
+
+
+def copy_format(columns: t.Iterable[Column], same_encoding: bool) -> str:
+    """``binary`` where that is known to be safe, else ``text``.
+
+    An enum travels as its label, but an array of one holds the OID of its type.
+    """
+    safe = all((column.builtin and column.type_name in BINARY_SAFE) or (column.kind == "e" and not column.is_array) for column in columns)
+    return "binary" if same_encoding and safe else "text"
+
+
+def copy_statements(table: Table, form: str) -> tuple[str, str, str]:
+    """(COPY on the source, what empties the table on the target, COPY on the target).
+
+    TRUNCATE in the same transaction lets COPY write frozen rows, which spares the target a first VACUUM. It also makes a table's copy
+    repeatable. Our own tables are emptied by DELETE, since others may look into them meanwhile.
+    """
+    options = "FORMAT binary" if form == "binary" else "FORMAT text"
+    out = f"COPY {table.quoted}{table.column_list} TO STDOUT WITH ({options})"
+    if table.ours:
+        return out, f"DELETE FROM {table.quoted}", f"COPY {table.quoted}{table.column_list} FROM STDIN WITH ({options})"
+    return out, f"TRUNCATE ONLY {table.quoted}", f"COPY {table.quoted}{table.column_list} FROM STDIN WITH ({options}, FREEZE)"
+
+
+def publication_statement(name: str, tables: t.Iterable[Table]) -> str:
+    """CREATE PUBLICATION that names every table: one CREATE TABLE under FOR ALL TABLES would stop the link."""
+    names = ", ".join(table.quoted for table in tables)
+    return f"CREATE PUBLICATION {identifier(name)} FOR TABLE {names} WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = false)"
+
+
+def slot_statement(name: str, server_version: int) -> str:
+    """CREATE_REPLICATION_SLOT for a replication connection; the words changed with 15."""
+    words = "(SNAPSHOT 'export')" if server_version >= 150000 else "EXPORT_SNAPSHOT"
+    return f"CREATE_REPLICATION_SLOT {identifier(name)} LOGICAL pgoutput {words}"
+
+
+def subscription_statement(name: str, conninfo: str, server_version: int) -> str:
+    """CREATE SUBSCRIPTION on the slot that the copy's snapshot came from.
+
+    synchronous_commit = on: what the worker confirms to the source waits for the target's synchronous standby.
+    """
+    options = {"create_slot": "false", "slot_name": literal(name), "copy_data": "false", "enabled": "true", "synchronous_commit": "'on'"}
+    if server_version >= 150000:
+        options["disable_on_error"] = "false"
+    if server_version >= 160000:
+        # What came over the way back is not sent there again (publishers before 16 send it all the same).
+        options["origin"] = "'none'"
+    words = ", ".join(f"{key} = {value}" for key, value in options.items())
+    return f"CREATE SUBSCRIPTION {identifier(name)} CONNECTION {literal(conninfo)} PUBLICATION {identifier(name)} WITH ({words})"
+
+
+def plan_gates(source: dict[str, t.Any], target: dict[str, t.Any], tables: list[Table], method: str, programs_version: int | None) -> list[dict[str, str]]:
+    """Everything that forbids to begin, each with its remedy; [] when nothing does.
+
+    :param source: ``{"version" (number), "wal_level", "slots_free", "senders_free", "in_recovery"}``
+    :param target: ``{"version", "in_recovery", "collisions" (names)}``
+    :param programs_version: major version of pg_dump, None when there is none
+    """
+    gates = []
+
+    def fail(gate: str, thing: str, message: str, remedy: str) -> None:
+        gates.append({"gate": gate, "object": thing, "message": message, "remedy": remedy})
+
+    newest = max(source["version"], target["version"]) // 10000
+    if programs_version is None:
+        fail("programs", "pg_dump", "There is no pg_dump on the mover.", f"Install postgresql-client-{newest} there.")
+    elif programs_version < newest:
+        fail("programs", "pg_dump", f"pg_dump is of version {programs_version}, older than a server ({newest}).", f"Install postgresql-client-{newest}.")
+    if target["version"] // 10000 < source["version"] // 10000:
+        fail("version", "target", "The target is older than the source.", "Provision the target with the source's major version or a newer one.")
+    if target["in_recovery"]:
+        fail("primary", "target", "The target's server is a standby.", "Let service target lead to the primary.")
+    for name in target["collisions"]:
+        fail("empty", name, f"{name} exists on the target and does not come from a copy of ours.", "Drop it there or name another target database.")
+    if method == "logical":
+        if source["in_recovery"]:
+            fail("primary", "source", "The source's server is a standby.", "Let service source lead to the primary.")
+        if source["wal_level"] != "logical":
+            fail("wal_level", "source", f"wal_level is {source['wal_level']}.", "ALTER SYSTEM SET wal_level = 'logical'; then restart the source.")
+        if source["slots_free"] < 1:
+            fail("slots", "source", "No replication slot is free.", "Raise max_replication_slots and restart, or drop a slot that nobody uses.")
+        if source["senders_free"] < 1:
+            fail("senders", "source", "No WAL sender is free.", "Raise max_wal_senders and restart.")
+        for table in tables:
+            if not table.identity:
+                fail(
+                    "replica_identity",
+                    table.quoted,
+                    f"{table.quoted} has neither a primary key nor a replica identity: once it is published, UPDATE and DELETE on it fail.",
+                    f"Add a primary key, or: ALTER TABLE {table.quoted} REPLICA IDENTITY FULL;",
+                )
+    return gates
+
+
+def collisions(source_schemas: t.Collection[str], target_relations: t.Iterable[tuple[str, str]], target_schemas: t.Collection[str], own: str) -> list[str]:
+    """What stands on the target where the source's objects have to go (names for the operator)."""
+    found = sorted(f"{schema}.{name}" for schema, name in target_relations if schema in source_schemas and schema != own)
+    empty = sorted(set(target_schemas) & set(source_schemas) - {own, "public"} - {item.partition(".")[0] for item in found})
+    return found[:10] + [f"schema {name}" for name in empty]
+
+
+def plan_reset(found: dict[str, t.Any], kept: dict[str, t.Any], own: str) -> list[str]:
+    """Statements that take away what an interrupted copy has made on the target.
+
+    :param found: what is there: ``{"schemas": [..], "extensions": {name: {schema, version}}, "event_triggers": [..]}``
+    :param kept: the same of the moment before the copy began
+    """
+    statements = [f"DROP EVENT TRIGGER {identifier(name)}" for name in found["event_triggers"] if name not in kept["event_triggers"]]
+    statements += [f"DROP EXTENSION {identifier(name)} CASCADE" for name in sorted(found["extensions"]) if name not in kept["extensions"]]
+    statements += [f"DROP SCHEMA {identifier(name)} CASCADE" for name in found["schemas"] if name not in kept["schemas"] and name != own]
+    if "public" in found["schemas"] and "public" in kept["schemas"]:
+        statements += [
+            "DROP SCHEMA public CASCADE",
+            "CREATE SCHEMA public AUTHORIZATION pg_database_owner",
+            "GRANT USAGE ON SCHEMA public TO PUBLIC",
+            "COMMENT ON SCHEMA public IS 'standard public schema'",
+        ]
+        statements += [
+            f"CREATE EXTENSION {identifier(name)} SCHEMA public VERSION {literal(item['version'])}"
+            for name, item in sorted(kept["extensions"].items())
+            if item["schema"] == "public"
+        ]
+    return statements
+
+
+def public_error(output: str) -> str:
+    """What pg_dump or pg_restore said, without statements and rows that it shows (they may hold secrets): at most three lines."""
+    lines = [" ".join(line.split()) for line in output.splitlines() if line.startswith(("pg_dump: ", "pg_restore: ", "HINT: "))]
+    lines = [line for line in lines if not line.startswith("pg_restore: while ")]
+    return " / ".join(lines[:3])[:600] or "it ended without a message"
+
+
+def progress(rows: list[dict[str, t.Any]], running: dict[str, int]) -> dict[str, t.Any]:
+    """Bytes and tables done so far.
+
+    :param rows: of ha_migration.copy without the run's own
+    :param running: relation -> bytes that its COPY has processed; a stream is not as long as a table, hence the cap
+    """
+    total = sum(row["bytes_total"] for row in rows)
+    done = 0
+    for row in rows:
+        if row["state"] == "done":
+            done += row["bytes_total"]
+        elif row["relation"] in running:
+            done += min(running[row["relation"]], int(row["bytes_total"] * 0.99))
+    tables_done = sum(1 for row in rows if row["state"] == "done")
+    return {"bytes_total": total, "bytes_done": done, "tables_total": len(rows), "tables_done": tables_done, "rows_done": sum(row["rows_done"] or 0 for row in rows)}
+
+
+def estimate_seconds(done: int, total: int, elapsed: float) -> int | None:
+    """Seconds until all bytes are copied at the pace so far; None while there is no pace."""
+    if done <= 0 or elapsed <= 1:
+        return None
+    return int((total - done) * elapsed / done)

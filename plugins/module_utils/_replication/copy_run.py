@@ -1,0 +1,350 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""The initial copy from the first look to the link that follows.
+
+Order: gates, publication (before the slot: pgoutput looks it up in the past), slot and its snapshot, schema before rows, guards,
+rows and indexes, the rest of the schema, sequences, statistics, subscription. Everything before the subscription is thrown away by
+the next run when it was interrupted; after it nothing is repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+import typing as t
+from dataclasses import dataclass
+
+from .._core.errors import ClientError, GateError, PgHaError, PlanError
+from .._core.outcome import Outcome
+from .._migration import decision, guards, schema
+from .._postgresql import client, private
+from . import copy_client, copy_plan, link_client, toc
+from .model import Link, Report, Settings, Table
+from .pool import Job, run_jobs
+from .programs import Programs
+from .worker import Worker
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+# Statistics target everything of one kind to the pool; a heavy job first keeps all workers busy to the end.
+LARGE_OBJECTS = "large objects"
+
+
+@dataclass
+class Sides:
+    """Sessions of the module itself; workers have their own."""
+
+    source: Connection
+    target: Connection
+
+    def close(self) -> None:
+        """Close both; this gives the lock back."""
+        self.source.close()
+        self.target.close()
+
+
+def run(settings: Settings, link: Link | None, programs: Programs, check_mode: bool, repeat: bool = False) -> Outcome:
+    """Bring the target to a finished copy.
+
+    :raises GateError: something forbids to begin; nothing was changed
+    :raises PlanError: the target serves, or another copy runs
+    :raises ClientError: a step failed; the target is marked, the slot is dropped, and the next run begins anew
+    """
+    sides = Sides(copy_client.open_session(settings, settings.source), copy_client.open_session(settings, settings.target))
+    try:
+        before = copy_client.read_run(sides.target)
+        if before is None and not check_mode:
+            raise PlanError("The target has no schema ha_migration in this database; make it first with module migration_schema on both sides.")
+        if before is not None and before["state"] == "done" and not repeat and _is_finished(before["detail"], settings):
+            problems = _problems(sides, settings)
+            if problems:
+                raise PlanError(f"The copy was finished, but {'; '.join(problems)}. Repeat the phase replicate (pg_ha_repeat).")
+            return Outcome.of(None, None, [], copy=_public(before["detail"]))
+        if check_mode:
+            _refuse_when_target_serves(sides)
+            tables, _facts = _check(sides, settings, programs, before)
+            return Outcome(True, {"copy": {"step": "predicted", "method": settings.method, "tables": len(tables)}, "actions": _predicted(settings, tables)})
+        if not copy_client.try_lock(sides.source):
+            holder = copy_client.lock_holder(sides.source)
+            raise PlanError(f"Another copy runs on this source (session {holder['pid'] if holder else 'unknown'}). Wait until it has ended: module replication_copy_info.")
+        _refuse_when_target_serves(sides)
+        return _Copy(sides, settings, link, programs).run(before)
+    finally:
+        sides.close()
+
+
+def _is_finished(detail: dict[str, t.Any], settings: Settings) -> bool:
+    """Whether what was done is what is asked for."""
+    return detail.get("method") == settings.method and (detail.get("parts") == "all" or settings.parts == "schema")
+
+
+def _public(detail: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {"step": detail.get("step"), **detail.get("report", {})}
+
+
+def _predicted(settings: Settings, tables: list[Table]) -> list[str]:
+    words = [f"restore the schema of {settings.source}", f"copy {len(tables)} tables, {sum(table.bytes for table in tables)} bytes"]
+    return words + ([f"create subscription {schema.FORWARD_LINK}"] if settings.method == "logical" else [])
+
+
+def _refuse_when_target_serves(sides: Sides) -> None:
+    """Never throw away a database that applications use, nor begin while somebody changes who serves."""
+    histories = []
+    for name, connection in (("source", sides.source), ("target", sides.target)):
+        histories.append(decision.read_history(connection, name))
+        if histories[-1] is not None and _has_table(connection, "epoch") and decision.read_open_epoch(connection) is not None:
+            raise PlanError(f"An attempt to change who serves is open on the {name}. Run playbook cut_over.yml again to finish or undo it first.")
+    if decision.plan_serving(*histories) == "target":
+        raise PlanError("The target serves the applications by decision of the cutover: it is not copied over. Run playbook roll_back.yml first if that is meant.")
+
+
+def _has_table(connection: Connection, name: str) -> bool:
+    return bool(client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.{name}",)))
+
+
+def _problems(sides: Sides, settings: Settings) -> list[str]:
+    """What has changed since a finished copy; [] while its link covers every table."""
+    if settings.method != "logical" or settings.parts != "all":
+        return []
+    problems = []
+    state = link_client.read_link(sides.source, sides.target, schema.FORWARD_LINK)
+    if not state.exists:
+        problems.append("the subscription is gone")
+    if not state.slot_exists:
+        problems.append("the slot on the source is gone")
+    tables, _unlogged, _extension = copy_client.read_tables(sides.source, schema.FORWARD_TABLES)
+    listed, there = copy_client.read_published(sides.source), copy_client.quote_names(sides.source, tables)
+    if listed != there:
+        names = sorted(listed ^ there)
+        problems.append(f"the source's tables are no longer those that are followed: {', '.join(names[:5])}")
+    return problems
+
+
+def _check(sides: Sides, settings: Settings, programs: Programs, before: dict[str, t.Any] | None) -> tuple[list[Table], dict[str, t.Any]]:
+    """Evaluate all gates; returns the tables and what both sides are.
+
+    :raises GateError: with every gate that does not hold
+    """
+    source, target = copy_client.read_source(sides.source), copy_client.read_target(sides.target)
+    tables, _unlogged, _extension = copy_client.read_tables(sides.source, schema.FORWARD_TABLES)
+    ours = before is not None and "kept" in before["detail"]
+    collisions = [] if ours else copy_plan.collisions(source["schemas"], target["relations"], target["schemas"], schema.SCHEMA)
+    if not ours and target["large_objects"] and source["large_objects"]:
+        collisions.append(f"{target['large_objects']} large objects")
+    gates = copy_plan.plan_gates(source, {**target, "collisions": collisions}, tables, settings.method, programs.version())
+    if gates:
+        raise GateError("The copy cannot begin: " + " ".join(f"{gate['message']} {gate['remedy']}" for gate in gates), gates=gates)
+    return tables, {"source": source, "target": target}
+
+
+class _Copy:
+    """One run; holds what the steps hand on."""
+
+    def __init__(self, sides: Sides, settings: Settings, link: Link | None, programs: Programs) -> None:
+        self.sides = sides
+        self.settings = settings
+        self.link = link
+        self.programs = programs
+        self.report = Report(method=settings.method, jobs=settings.jobs)
+        self.detail: dict[str, t.Any] = {"run": settings.run, "method": settings.method, "parts": settings.parts}
+        self.actions: list[str] = []
+        self.keeper: Connection | None = None
+
+    def run(self, before: dict[str, t.Any] | None) -> Outcome:
+        """All steps; a failure is recorded and cleaned up on the source."""
+        began = time.monotonic()
+        copy_client.write_run(self.sides.target, "copying", {**(before["detail"] if before else {}), **self.detail, "step": "gates", "error": None}, begin=True)
+        if before is not None and "kept" in before["detail"]:
+            self.detail["kept"] = before["detail"]["kept"]
+        folder = tempfile.mkdtemp(prefix="pg_ha_copy_", dir=self.settings.work_directory)
+        try:
+            self._steps(before, folder, began)
+        except PgHaError as error:
+            self._give_up(error)
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if self.keeper is not None:
+                self.keeper.close()
+        return Outcome(True, {"copy": _public(self.detail), "actions": self.actions})
+
+    def _steps(self, before: dict[str, t.Any] | None, folder: str, began: float) -> None:
+        tables, facts = _check(self.sides, self.settings, self.programs, before)
+        with self._step("reset"):
+            self._reset(facts["target"])
+        with self._step("snapshot"):
+            snapshot = self._snapshot(tables, facts["source"]["version"])
+        archive = os.path.join(folder, "schema.dump")
+        with self._step("schema"):
+            tables, entries, owners = self._schema(archive, snapshot, tables, facts["target"]["superuser"])
+        with self._step("guards"):
+            guards.install_guards(self.sides.target, schema.GuardAwaiting(epoch=0, opens="target"))
+        if self.settings.parts == "all":
+            archives = {"schema": archive, "large_objects": os.path.join(folder, "large_objects.dump")}
+            with self._step("rows"):
+                restored = self._rows(tables, entries, owners, snapshot, facts, archives)
+            if self.keeper is not None:  # lets go of the snapshot
+                self.keeper.close()
+                self.keeper = None
+            with self._step("rest_of_schema"):
+                rest = [entry for entry in entries if entry not in restored]
+                self.programs.restore(archive, rest, "The indexes, constraints and triggers could not be restored", section="post-data", jobs=self.settings.jobs)
+            with self._step("sequences"):
+                sequences = copy_client.read_sequences(self.sides.source)
+                copy_client.set_sequences(self.sides.target, sequences)
+                self.report.sequences = len(sequences)
+            with self._step("statistics"):
+                self._statistics(facts["source"]["encoding"])
+            if self.settings.method == "logical":
+                with self._step("link"):
+                    self._link()
+        self.report.seconds = time.monotonic() - began
+        self.detail["step"] = "done"
+        self.detail["report"] = self.report.public()
+        copy_client.write_run(self.sides.target, "done", self.detail)
+
+    @contextlib.contextmanager
+    def _step(self, name: str) -> t.Iterator[None]:
+        """Say where we are, and how long it took."""
+        self.detail["step"] = name
+        copy_client.write_run(self.sides.target, "copying", self.detail)
+        began = time.monotonic()
+        yield
+        self.report.steps.append({"name": name, "seconds": round(time.monotonic() - began, 3)})
+        self.actions.append(name)
+
+    def _reset(self, target: dict[str, t.Any]) -> None:
+        """Take away what an interrupted run left on both sides, and remember what was there before ours."""
+        link_client.drop_link(self.sides.source, self.sides.target, schema.FORWARD_LINK)
+        copy_client.drop_publication(self.sides.source)
+        copy_client.end_strays(self.sides.target)
+        copy_client.end_strays(self.sides.source)
+        if "kept" in self.detail:
+            for statement in copy_plan.plan_reset(copy_client.read_containers(self.sides.target), self.detail["kept"], schema.SCHEMA):
+                client.query(self.sides.target, statement)
+            copy_client.unlink_large_objects(self.sides.target)
+        self.detail["kept"] = {key: target[key] for key in ("schemas", "extensions", "event_triggers")} if "kept" not in self.detail else self.detail["kept"]
+        copy_client.write_run(self.sides.target, "copying", self.detail)
+
+    def _snapshot(self, tables: list[Table], server_version: int) -> str:
+        """A snapshot of the source: of the slot, of a session of ours, or the one that was given."""
+        if self.settings.method == "logical":
+            client.query(self.sides.source, copy_plan.publication_statement(schema.FORWARD_LINK, tables))
+            self.keeper, snapshot, self.report.lsn = copy_client.open_slot(self.settings, server_version)
+            return snapshot
+        if self.settings.snapshot:
+            return self.settings.snapshot
+        self.keeper = copy_client.open_session(self.settings, self.settings.source)
+        return copy_client.open_snapshot(self.keeper)
+
+    def _schema(
+        self, archive: str, snapshot: str, published: list[Table], superuser: bool
+    ) -> tuple[list[Table], list[toc.Entry], dict[tuple[int, int], int]]:
+        """Dump at the snapshot, read the snapshot's tables, restore what comes before rows."""
+        self.programs.dump_schema(archive, snapshot, schema.SCHEMA)
+        reader = copy_client.open_session(self.settings, self.settings.source)
+        try:
+            copy_client.use_snapshot(reader, snapshot)
+            tables, self.report.unlogged, self.report.extension_tables = copy_client.read_tables(reader, schema.FORWARD_TABLES)
+            unwanted, owners = copy_client.read_restore_facts(reader)
+        finally:
+            reader.close()
+        if self.settings.method == "logical" and {table.oid for table in tables} != {table.oid for table in published}:
+            raise ClientError("Tables were made or dropped on the source while the copy began. Run again, and hold changes of the schema back until the cutover.")
+        entries = toc.without(self.programs.list_entries(archive), unwanted, extension_comments=superuser)
+        self.programs.restore(archive, entries, "The schema could not be restored on the target", section="pre-data")
+        copy_client.write_tables(self.sides.target, [(table.quoted, table.bytes) for table in tables])
+        return tables, entries, owners
+
+    def _rows(
+        self, tables: list[Table], entries: list[toc.Entry], owners: dict[tuple[int, int], int], snapshot: str, facts: dict[str, t.Any], archives: dict[str, str]
+    ) -> set[toc.Entry]:
+        """Copy all tables, largest first; a large table's indexes are built while others are still copied.
+
+        :returns: entries that are restored already
+        """
+        source = facts["source"]
+        same_encoding = source["encoding"] == facts["target"]["encoding"]
+        early = {key: value for key, value in toc.by_table(entries, owners).items()}
+        restored: set[toc.Entry] = set()
+        jobs = [Job(table.bytes, "table", f"Table {table.quoted}", (table, copy_plan.copy_format(table.columns, same_encoding))) for table in tables]
+        if source["large_objects"]:
+            # Its size is unknown to catalogs that we may read; begun first, it runs beside everything else.
+            jobs.append(Job(max((table.bytes for table in tables), default=0) + 1, "large_objects", "The large objects could not be copied"))
+            self.report.large_objects = source["large_objects"]
+
+        def started(job: Job) -> None:
+            if job.kind == "table":
+                copy_client.write_table_started(self.sides.target, job.work[0].quoted)
+
+        def finished(job: Job, result: dict[str, t.Any]) -> t.Iterable[Job]:
+            if job.kind == "table":
+                table = job.work[0]
+                copy_client.write_table_done(self.sides.target, table.quoted, result["rows"], {"format": result["format"]})
+                self.report.tables += 1
+                self.report.rows += result["rows"]
+                self.report.bytes += table.bytes
+                if table.bytes < self.settings.early_index_bytes or table.oid not in early:
+                    return []
+                constraints, indexes = early[table.oid]
+                restored.update(constraints, indexes)
+                if constraints:  # ALTER TABLE locks the table: its other indexes follow
+                    return [Job(table.bytes, "restore", f"The constraints of {table.quoted} could not be restored", constraints)]
+                return _index_jobs(table, indexes)
+            if job.kind == "restore" and job.work[0].catalog == toc.PG_CONSTRAINT:
+                table = next(item for item in tables if item.oid == owners[(job.work[0].catalog, job.work[0].oid)])
+                return _index_jobs(table, early[table.oid][1])
+            return []
+
+        run_jobs(jobs, self.settings.jobs, self._runner(snapshot, source["encoding"], archives), started, finished)
+        return restored
+
+    def _runner(self, snapshot: str | None, encoding: str, archives: dict[str, str]) -> t.Callable[[], t.Callable[[Job], dict[str, t.Any]]]:
+        return lambda: Worker(self.settings, self.programs, snapshot, encoding, archives, schema.SCHEMA).run
+
+    def _statistics(self, encoding: str) -> None:
+        """ANALYZE before anybody is served: the planner must not meet empty statistics."""
+        jobs = [Job(row["bytes"], "statement", f"ANALYZE {row['name']}", f"ANALYZE {row['name']}") for row in copy_client.read_analyze(self.sides.target)]
+        run_jobs(jobs, self.settings.jobs, self._runner(None, encoding, {}), lambda job: None, lambda job, result: [])
+
+    def _link(self) -> None:
+        """Subscribe at the slot: what came after the snapshot follows."""
+        if self.link is None:
+            raise PlanError("Method logical needs option link: how the target's servers reach the source.")
+        statement = copy_plan.subscription_statement(schema.FORWARD_LINK, self.link.conninfo(schema.FORWARD_LINK), self.sides.target.server_version)
+        connection = copy_client.open_session(self.settings, self.settings.target)
+        try:
+            private.silence(connection)
+            client.query(connection, statement)
+        except ClientError as error:
+            raise ClientError(
+                f"The target cannot follow the source as role {self.link.user} at {self.link.host}:{self.link.port}. {error.message} "
+                f"Look at pg_hba.conf of the source, the role's password and the files that the target's servers use ({self.link.passfile}, {self.link.ca_file})."
+            ) from error
+        finally:
+            connection.close()
+
+    def _give_up(self, error: PgHaError) -> None:
+        """Record the failure, and leave no slot behind that would keep the source's WAL."""
+        if self.keeper is not None:
+            self.keeper.close()
+            self.keeper = None
+        self.detail["error"] = error.message
+        with contextlib.suppress(PgHaError):
+            copy_client.write_run(self.sides.target, "failed", self.detail)
+        if self.settings.method == "logical":
+            with contextlib.suppress(PgHaError):
+                link_client.drop_link(self.sides.source, self.sides.target, schema.FORWARD_LINK)
+            with contextlib.suppress(PgHaError):
+                copy_client.drop_publication(self.sides.source)
+
+
+def _index_jobs(table: Table, indexes: list[toc.Entry]) -> list[Job]:
+    """One job per index: several can be built on a table at once."""
+    return [Job(table.bytes // 2, "restore", f"An index of {table.quoted} could not be restored", [entry]) for entry in indexes]

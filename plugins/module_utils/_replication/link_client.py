@@ -1,0 +1,177 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""One direction of the link: publication and slot on the publisher, subscription on the subscriber."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from .._core.errors import ClientError
+from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
+from .._postgresql import client
+from .names import identifier
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """What both sides say about a link. None means unknown, never zero.
+
+    :param tables: state of pg_subscription_rel -> number of tables
+    :param lag_bytes: WAL of the publisher that the subscriber has not confirmed yet
+    :param lag_seconds: as the publisher's sender measured it last; None while nothing was measured
+    :param errors: failed attempts to apply, since the statistics began; None where the server does not count
+    """
+
+    exists: bool = False
+    enabled: bool = False
+    worker_running: bool = False
+    slot_exists: bool = False
+    slot_active: bool = False
+    slot_wal_status: str | None = None
+    tables: dict[str, int] = field(default_factory=dict)
+    published: int = 0
+    lag_bytes: int | None = None
+    lag_seconds: float | None = None
+    errors: int | None = None
+
+    def public(self) -> dict[str, t.Any]:
+        """JSON-able form."""
+        return {**self.__dict__, "following": self.following, "problems": self.problems}
+
+    @property
+    def problems(self) -> list[str]:
+        """Why nothing follows, in words; [] when it does."""
+        found = []
+        if not self.exists:
+            found.append("there is no subscription")
+        elif not self.enabled:
+            found.append("the subscription is disabled")
+        elif not self.worker_running:
+            found.append("its apply worker does not run: look at the subscriber's log")
+        if not self.slot_exists:
+            found.append("there is no slot on the publisher")
+        elif not self.slot_active:
+            found.append("nobody is connected to the slot")
+        if self.slot_wal_status == "lost":
+            found.append("the publisher has removed WAL that the slot needs: copy again")
+        waiting = sum(number for state, number in self.tables.items() if state != "r")
+        if waiting:
+            found.append(f"{waiting} tables are not ready")
+        if self.exists and sum(self.tables.values()) != self.published:
+            found.append(f"{sum(self.tables.values())} tables are subscribed and {self.published} published")
+        if self.slot_exists and self.lag_bytes is None:
+            found.append("the lag is unknown")
+        return found
+
+    @property
+    def following(self) -> bool:
+        """Whether changes arrive."""
+        return not self.problems
+
+
+def read_link(publisher: Connection, subscriber: Connection, name: str) -> LinkState:
+    """Ask both sides; publication, slot and subscription have the same name."""
+    slots = client.query(
+        publisher,
+        "SELECT s.active, s.wal_status::text AS wal_status, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.confirmed_flush_lsn)::bigint AS lag_bytes, "
+        "extract(epoch FROM r.replay_lag)::float8 AS lag_seconds, (SELECT count(*)::int FROM pg_publication_tables WHERE pubname = s.slot_name) AS published "
+        "FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = %s AND s.database = current_database()",
+        (name,),
+    )
+    subscriptions = client.query(
+        subscriber,
+        "SELECT s.oid, s.subenabled AS enabled, EXISTS (SELECT FROM pg_stat_subscription w WHERE w.subid = s.oid AND w.relid IS NULL AND w.pid IS NOT NULL) AS running "
+        "FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE s.subname = %s AND d.datname = current_database()",
+        (name,),
+    )
+    tables: dict[str, int] = {}
+    errors = None
+    if subscriptions:
+        oid = subscriptions[0]["oid"]
+        for row in client.query(subscriber, "SELECT srsubstate::text AS state, count(*)::int AS number FROM pg_subscription_rel WHERE srsubid = %s GROUP BY 1", (oid,)):
+            tables[row["state"]] = row["number"]
+        if subscriber.server_version >= 150000:
+            rows = client.query(subscriber, "SELECT apply_error_count::bigint AS errors FROM pg_stat_subscription_stats WHERE subid = %s", (oid,))
+            errors = int(rows[0]["errors"]) if rows and rows[0]["errors"] is not None else None
+    slot = slots[0] if slots else None
+    return LinkState(
+        exists=bool(subscriptions),
+        enabled=bool(subscriptions) and bool(subscriptions[0]["enabled"]),
+        worker_running=bool(subscriptions) and bool(subscriptions[0]["running"]),
+        slot_exists=slot is not None,
+        slot_active=slot is not None and bool(slot["active"]),
+        slot_wal_status=slot["wal_status"] if slot else None,
+        tables=tables,
+        published=slot["published"] if slot else 0,
+        lag_bytes=int(slot["lag_bytes"]) if slot and slot["lag_bytes"] is not None else None,
+        lag_seconds=slot["lag_seconds"] if slot else None,
+        errors=errors,
+    )
+
+
+def drop_link(publisher: Connection, subscriber: Connection, name: str) -> list[str]:
+    """Drop subscription and slot; the publication stays. Each is dropped on its own, so that a lost half is no obstacle.
+
+    :returns: what was dropped
+    :raises ClientError: somebody else still uses the slot
+    """
+    done = []
+    state = read_link(publisher, subscriber, name)
+    quoted = identifier(name)
+    if state.exists:
+        client.query(subscriber, f"ALTER SUBSCRIPTION {quoted} DISABLE")
+        client.query(subscriber, f"ALTER SUBSCRIPTION {quoted} SET (slot_name = NONE)")
+        client.query(subscriber, f"DROP SUBSCRIPTION {quoted}")
+        done.append(f"DROP SUBSCRIPTION {quoted}")
+    if state.slot_exists:
+        drop_slot(publisher, name)
+        done.append(f"drop slot {name}")
+    return done
+
+
+def drop_slot(publisher: Connection, name: str, timeout_seconds: float = 15, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Drop a slot once its sender has noticed that the other end is gone.
+
+    :raises WaitTimeout: it stayed in use
+    """
+
+    def active() -> bool:
+        rows = client.query(publisher, "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (name,))
+        return bool(rows) and bool(rows[0]["active"])
+
+    wait_until(active, lambda value: not value, f"The end of the sender that uses slot {name} on the publisher", timeout_seconds, 0.1, clock)
+    client.query(publisher, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (name,))
+
+
+def wait_until_caught_up(publisher: Connection, subscriber: Connection, name: str, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK) -> LinkState:
+    """Wait until everything that was written on the publisher before the call is confirmed by the subscriber.
+
+    :raises ClientError: a position could not be read
+    :raises WaitTimeout: it did not come in time, with what is wrong
+    """
+    goal = client.query_value(publisher, "SELECT pg_current_wal_flush_lsn()::text")
+    if not goal:
+        raise ClientError("The publisher does not say where its WAL ends.")
+
+    def behind() -> tuple[int | None, list[str]]:
+        rows = client.query(
+            publisher, "SELECT pg_wal_lsn_diff(%s::pg_lsn, confirmed_flush_lsn)::bigint AS bytes FROM pg_replication_slots WHERE slot_name = %s", (goal, name)
+        )
+        missing = int(rows[0]["bytes"]) if rows and rows[0]["bytes"] is not None else None
+        return missing, read_link(publisher, subscriber, name).problems
+
+    wait_until(
+        behind,
+        lambda value: value[0] is not None and value[0] <= 0 and not value[1],
+        f"The end of what link {name} has to catch up with (bytes, problems)",
+        timeout_seconds,
+        0.2,
+        clock,
+    )
+    return read_link(publisher, subscriber, name)

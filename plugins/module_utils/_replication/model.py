@@ -1,0 +1,144 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""What the initial copy knows of both sides (data only)."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from .names import identifier, relation
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column whose values are copied.
+
+    :param type_name: name of its type, of the base type for a domain, of the element for an array
+    :param builtin: whether that type belongs to pg_catalog
+    :param kind: pg_type.typtype of it
+    """
+
+    name: str
+    type_name: str
+    builtin: bool
+    kind: str
+    is_array: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """An ordinary table or a leaf partition of the source.
+
+    :param bytes: size with TOAST
+    :param columns: without generated ones
+    :param identity: whether UPDATE and DELETE can be replicated (primary key, identity index or FULL)
+    """
+
+    schema: str
+    name: str
+    oid: int
+    bytes: int
+    columns: tuple[Column, ...]
+    identity: bool = True
+    ours: bool = False
+
+    @property
+    def quoted(self) -> str:
+        """Quoted name with schema."""
+        return relation(self.schema, self.name)
+
+    @property
+    def column_list(self) -> str:
+        """`` (a, b)`` for COPY, empty for a table without columns."""
+        return f" ({', '.join(identifier(column.name) for column in self.columns)})" if self.columns else ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """How the target's servers reach the source.
+
+    :param passfile: path on the target's servers; the password is never part of the connection string
+    :param ca_file: path on the target's servers; verify-full when given
+    """
+
+    host: str
+    port: int
+    user: str
+    dbname: str
+    passfile: str | None = None
+    ca_file: str | None = None
+
+    def conninfo(self, application_name: str) -> str:
+        """Connection string without a secret."""
+        parts: dict[str, t.Any] = {
+            "host": self.host,
+            "port": self.port,
+            "dbname": self.dbname,
+            "user": self.user,
+            "passfile": self.passfile,
+            "sslmode": "verify-full" if self.ca_file else None,
+            "sslrootcert": self.ca_file,
+            "application_name": application_name,
+            "connect_timeout": 10,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        }
+        quoted = {key: str(value).replace("\\", "\\\\").replace("'", "\\'") for key, value in parts.items() if value is not None}
+        return " ".join(f"{key}='{value}'" for key, value in quoted.items())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to copy.
+
+    :param method: ``logical`` (slot, then follow) or ``dump`` (one snapshot, nothing follows)
+    :param parts: ``all``, or ``schema`` for what comes before the rows
+    :param jobs: workers at once
+    :param snapshot: name of a snapshot that somebody else holds (method dump)
+    :param programs: folder of pg_dump and pg_restore
+    :param work_directory: where the archives go while it runs
+    :param early_index_bytes: tables from this size get their indexes while others are still copied
+    """
+
+    service_file: str
+    method: str = "logical"
+    parts: str = "all"
+    jobs: int = 2
+    snapshot: str | None = None
+    programs: str = ""
+    work_directory: str = "/var/tmp"
+    source: str = "source"
+    target: str = "target"
+    slot_timeout_seconds: int = 300
+    lock_timeout_seconds: int = 60
+    connect_timeout_seconds: int = 10
+    maintenance_work_mem: str = "256MB"
+    early_index_bytes: int = 64 * 1024 * 1024
+    run: str = ""
+
+
+@dataclass
+class Report:
+    """What a finished copy says about itself; goes into the journal and the evidence."""
+
+    method: str
+    tables: int = 0
+    rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    sequences: int = 0
+    large_objects: int = 0
+    lsn: str | None = None
+    jobs: int = 0
+    unlogged: list[str] = field(default_factory=list)
+    extension_tables: list[str] = field(default_factory=list)
+    steps: list[dict[str, t.Any]] = field(default_factory=list)
+
+    def public(self) -> dict[str, t.Any]:
+        """JSON-able form."""
+        speed = int(self.bytes / self.seconds) if self.seconds > 0 else None
+        return {**self.__dict__, "seconds": round(self.seconds, 3), "bytes_per_second": speed}

@@ -1,0 +1,143 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""What one worker of the copy does: a table, a table's indexes, the large objects, statistics."""
+
+from __future__ import annotations
+
+import io
+import typing as t
+
+try:
+    import psycopg2
+except ImportError:  # the module has said so before it gets here
+    pass
+
+from .._core.errors import ClientError
+from .._postgresql import client
+from . import copy_client
+from .copy_plan import copy_statements
+from .model import Settings, Table
+from .pool import Job, Stream
+from .programs import Programs
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+# Tables below this size pass through memory: a process for each would cost more than its rows.
+SMALL_BYTES = 8 * 1024 * 1024
+_READ_BYTES = 256 * 1024
+
+
+class Worker:
+    """Sessions of one worker process, opened when they are first needed.
+
+    :param snapshot: what all workers see of the source; None once the rows are there
+    :param encoding: the source's; both ends of a COPY speak it
+    """
+
+    def __init__(self, settings: Settings, programs: Programs, snapshot: str | None, encoding: str, archives: dict[str, str], own_schema: str) -> None:
+        self.settings = settings
+        self.programs = programs
+        self.snapshot = snapshot
+        self.encoding = encoding
+        self.archives = archives
+        self.own_schema = own_schema
+        self._source: Connection | None = None
+        self._target: Connection | None = None
+
+    def run(self, job: Job) -> dict[str, t.Any]:
+        """Do one job."""
+        if job.kind == "table":
+            table, form = job.work
+            return self._copy(table, form)
+        if job.kind == "restore":
+            self.programs.restore(self.archives["schema"], job.work, job.what)
+            return {}
+        if job.kind == "large_objects":
+            self._large_objects(job.what)
+            return {}
+        if job.kind == "statement":
+            client.query(self._open_target(), job.work)
+            return {}
+        raise ClientError(f"unknown work {job.kind}")
+
+    def _copy(self, table: Table, form: str) -> dict[str, t.Any]:
+        """Stream one table; rows that left and rows that arrived must be as many."""
+        out, empty, into = copy_statements(table, form)
+        target = self._open_target()
+        client.query(target, "BEGIN")
+        client.query(target, empty)
+        if table.bytes < SMALL_BYTES:
+            buffer = io.BytesIO()
+            sent = _copy_out(self._open_source(), out, buffer)
+            buffer.seek(0)
+            arrived = _copy_in(target, into, buffer)
+        else:
+            stream = Stream(lambda file: _copy_out(self._new_source(), out, file))
+            try:
+                arrived = _copy_in(target, into, stream)
+                sent = stream.rows if stream.rows is not None else -1
+            finally:
+                stream.close()
+        if sent != arrived:
+            raise ClientError(f"{sent} rows left the source and {arrived} arrived")
+        client.query(target, "COMMIT")
+        return {"rows": arrived, "format": form}
+
+    def _large_objects(self, what: str) -> None:
+        """Content, owners, privileges and comments of all large objects."""
+        file = self.archives["large_objects"]
+        self.programs.dump_large_objects(file, t.cast(str, self.snapshot), self.own_schema)
+        entries = [entry for entry in self.programs.list_entries(file) if entry.is_large_object]
+        self.programs.restore(file, entries, what)
+
+    def _new_source(self) -> Connection:
+        connection = client.connect(
+            self.settings.service_file,
+            self.settings.source,
+            application_name=copy_client.APPLICATION_NAME + " worker",
+            connect_timeout_seconds=self.settings.connect_timeout_seconds,
+            settings={"client_encoding": self.encoding},
+        )
+        if self.snapshot is not None:
+            copy_client.use_snapshot(connection, self.snapshot)
+        return connection
+
+    def _open_source(self) -> Connection:
+        if self._source is None:
+            self._source = self._new_source()
+        return self._source
+
+    def _open_target(self) -> Connection:
+        """replica: neither triggers nor our guards act on rows that come from the source."""
+        if self._target is None:
+            self._target = client.connect(
+                self.settings.service_file,
+                self.settings.target,
+                application_name=copy_client.APPLICATION_NAME + " worker",
+                connect_timeout_seconds=self.settings.connect_timeout_seconds,
+                settings={"client_encoding": self.encoding, "session_replication_role": "replica", "synchronous_commit": "off"},
+            )
+        return self._target
+
+
+def _copy_out(connection: Connection, statement: str, file: t.Any) -> int:
+    """COPY ... TO STDOUT into a file; returns the number of rows."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.copy_expert(statement, file)
+            return int(cursor.rowcount)
+    except psycopg2.Error as error:
+        raise ClientError(f"reading from the source failed: {error.diag.message_primary or client.explain(error)}") from error
+
+
+def _copy_in(connection: Connection, statement: str, file: t.Any) -> int:
+    """COPY ... FROM STDIN; the server's context is left out of errors, since it shows a row."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.copy_expert(statement, file, _READ_BYTES)
+            return int(cursor.rowcount)
+    except psycopg2.Error as error:
+        raise ClientError(f"writing to the target failed: {error.diag.message_primary or type(error).__name__}") from error

@@ -1,0 +1,283 @@
+#!/usr/bin/python
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: replication_copy
+short_description: The initial copy of a database to the target of a migration, and the link that follows
+version_added: 0.1.0
+description:
+  - Copies schema, rows and large objects at the snapshot of a replication slot, in parallel and without files for rows, then subscribes at that slot.
+  - Right after the schema is there, every table of the target gets a guard that refuses writes of applications until the cutover opens it.
+  - It may run for hours. Start it with C(async) and watch it with M(freight.pg_ha.replication_copy_info); an advisory lock on the source lets only one run.
+  - A copy that was interrupted is thrown away and begun anew by the next run. A finished one is not repeated.
+  - Never writes to a target that holds tables which are not its own, nor to one that serves the applications.
+  - Large objects, unlogged tables and sequences do not follow. Large objects and sequences are copied once, unlogged tables are left empty and named in the result.
+author:
+  - the freight.pg_ha authors (@freight)
+extends_documentation_fragment:
+  - freight.pg_ha.postgresql
+  - freight.pg_ha.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+requirements:
+  - pg_dump and pg_restore on the host that runs the module, not older than either server
+options:
+  source_service:
+    description: Service of the source.
+    type: str
+    default: source
+  target_service:
+    description: Service of the target.
+    type: str
+    default: target
+  method:
+    description:
+      - V(logical) makes publication, slot and subscription, so that changes follow.
+      - V(dump) copies at one snapshot and nothing follows; for a maintenance window while the source is fenced.
+    type: str
+    choices: [logical, dump]
+    default: logical
+  parts:
+    description: V(schema) ends after what comes before the rows; with O(method=dump) a rehearsal of the restore.
+    type: str
+    choices: [all, schema]
+    default: all
+  snapshot:
+    description: Name of an exported snapshot that somebody else holds open on the source, with O(method=dump).
+    type: str
+  repeat:
+    description: Throw a finished copy away and copy again.
+    type: bool
+    default: false
+  link:
+    description: How the target's servers reach the source; needed with O(method=logical).
+    type: dict
+    suboptions:
+      host:
+        description: Host of the source as the target's servers resolve it.
+        type: str
+        required: true
+      port:
+        description: Port of the source.
+        type: int
+        default: 5432
+      user:
+        description: Role with the attribute REPLICATION on the source.
+        type: str
+        required: true
+      passfile:
+        description: Password file on the target's servers. The password itself is no part of the subscription.
+        type: str
+      ca_file:
+        description: CA certificate on the target's servers; verifies the source fully when given.
+        type: str
+  jobs:
+    description: Tables copied and indexes built at once. When not given, the processors of the host that runs the module, at least two.
+    type: int
+  run:
+    description: Name of the run, for the journal.
+    type: str
+    default: ""
+  programs_directory:
+    description: Folder of pg_dump and pg_restore. When not given, the newest below C(/usr/lib/postgresql), else the C(PATH).
+    type: path
+  work_directory:
+    description: Folder on the host that runs the module for the archives of schema and large objects; removed at the end.
+    type: path
+    default: /var/tmp
+  maintenance_work_mem:
+    description: Memory for building one index on the target.
+    type: str
+    default: 256MB
+  slot_timeout_seconds:
+    description: Seconds to wait for transactions that were writing when the slot is made.
+    type: int
+    default: 300
+  lock_timeout_seconds:
+    description: Seconds that the dump of the schema waits for a lock before it gives up.
+    type: int
+    default: 60
+"""
+
+EXAMPLES = r"""
+- name: Copy and follow
+  freight.pg_ha.replication_copy:
+    service_file: /run/pg_ha/freight/pg_service.conf
+    link:
+      host: db1.example.com
+      user: ha_migration_link
+      passfile: /etc/pg_ha/link/pgpass
+      ca_file: /etc/pg_ha/link/source_ca.crt
+  async: 86400
+  poll: 0
+"""
+
+RETURN = r"""
+copy:
+  description: What was copied, also when an earlier run has done it.
+  type: dict
+  returned: success
+  contains:
+    step:
+      description: V(done); in check mode V(predicted).
+      type: str
+    method:
+      description: How it was copied.
+      type: str
+    tables:
+      description: Number of tables and leaf partitions.
+      type: int
+    rows:
+      description: Number of rows.
+      type: int
+    bytes:
+      description: Size of the tables on the source.
+      type: int
+    seconds:
+      description: How long it took.
+      type: float
+    bytes_per_second:
+      description: Pace over the whole copy.
+      type: int
+    sequences:
+      description: Number of sequences that were set.
+      type: int
+    large_objects:
+      description: Number of large objects on the source.
+      type: int
+    lsn:
+      description: Consistent point of the slot.
+      type: str
+    jobs:
+      description: Workers.
+      type: int
+    unlogged:
+      description: Unlogged tables, which are left empty.
+      type: list
+      elements: str
+    extension_tables:
+      description: Tables of extensions, whose rows the extension makes itself.
+      type: list
+      elements: str
+    steps:
+      description: Names and seconds of the steps.
+      type: list
+      elements: dict
+actions:
+  description: Steps that were done; in check mode what would be done.
+  type: list
+  elements: str
+  returned: success
+gates:
+  description: Every gate that does not hold, with C(gate), C(object), C(message) and C(remedy).
+  type: list
+  elements: dict
+  returned: when a gate does not hold
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_run, programs
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Link, Settings
+
+
+def argument_spec() -> dict[str, t.Any]:
+    """Options of the module."""
+    link = {
+        "host": {"type": "str", "required": True},
+        "port": {"type": "int", "default": 5432},
+        "user": {"type": "str", "required": True},
+        "passfile": {"type": "str", "no_log": False},
+        "ca_file": {"type": "str"},
+    }
+    return {
+        **client.connection_argument_spec(),
+        "source_service": {"type": "str", "default": "source"},
+        "target_service": {"type": "str", "default": "target"},
+        "method": {"type": "str", "choices": ["logical", "dump"], "default": "logical"},
+        "parts": {"type": "str", "choices": ["all", "schema"], "default": "all"},
+        "snapshot": {"type": "str"},
+        "repeat": {"type": "bool", "default": False},
+        "link": {"type": "dict", "options": link},
+        "jobs": {"type": "int"},
+        "run": {"type": "str", "default": ""},
+        "programs_directory": {"type": "path"},
+        "work_directory": {"type": "path", "default": "/var/tmp"},
+        "maintenance_work_mem": {"type": "str", "default": "256MB"},
+        "slot_timeout_seconds": {"type": "int", "default": 300},
+        "lock_timeout_seconds": {"type": "int", "default": 60},
+    }
+
+
+def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCommand) -> Outcome:
+    """Check the options and copy.
+
+    :raises UsageError: options contradict each other
+    """
+    if params["snapshot"] and params["method"] != "dump":
+        raise UsageError("Option snapshot is for method dump: with method logical the slot's own snapshot is used.")
+    if params["parts"] == "schema" and params["method"] != "dump":
+        raise UsageError("Option parts=schema is for method dump: with method logical a slot would keep WAL that nobody reads.")
+    settings = Settings(
+        service_file=params["service_file"],
+        method=params["method"],
+        parts=params["parts"],
+        jobs=params["jobs"] or max(2, os.cpu_count() or 2),
+        snapshot=params["snapshot"],
+        programs=programs.find_folder(params["programs_directory"]),
+        work_directory=params["work_directory"],
+        source=params["source_service"],
+        target=params["target_service"],
+        slot_timeout_seconds=params["slot_timeout_seconds"],
+        lock_timeout_seconds=params["lock_timeout_seconds"],
+        connect_timeout_seconds=params["connect_timeout_seconds"],
+        maintenance_work_mem=params["maintenance_work_mem"],
+        run=params["run"],
+    )
+    link = None
+    if params["link"]:
+        with_database = {**params["link"], "dbname": _database(settings)}
+        link = Link(**with_database)
+    elif params["method"] == "logical":
+        raise UsageError("Method logical needs option link: how the target's servers reach the source.")
+    return copy_run.run(settings, link, programs.Programs(settings, run_command), check_mode, params["repeat"])
+
+
+def _database(settings: Settings) -> str:
+    """Name of the source's database."""
+    connection = client.connect(settings.service_file, settings.source, application_name="ha_migration copy", connect_timeout_seconds=settings.connect_timeout_seconds)
+    try:
+        return str(client.query_value(connection, "SELECT current_database()::text"))
+    finally:
+        connection.close()
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    if not client.HAS_PSYCOPG2:
+        module.fail_json(msg=missing_required_lib("psycopg2"))
+
+    def run_command(argv: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
+        return module.run_command(argv, environ_update=environment, handle_exceptions=False)
+
+    finish(module, lambda: run(module.params, module.check_mode, run_command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+#!/usr/bin/python
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: replication_copy_info
+short_description: Progress of the initial copy of a migration, and the state of its link
+version_added: 0.1.0
+description:
+  - Says how far M(freight.pg_ha.replication_copy) is and, after it, how far the target is behind.
+  - Meant for a loop with C(until) and C(delay) beside a copy that runs with C(async); C(copy.ended) is true when there is nothing to wait for.
+author:
+  - the freight.pg_ha authors (@freight)
+extends_documentation_fragment:
+  - freight.pg_ha.postgresql
+  - freight.pg_ha.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  source_service:
+    description: Service of the source.
+    type: str
+    default: source
+  target_service:
+    description: Service of the target.
+    type: str
+    default: target
+  job_results_file:
+    description: The C(results_file) of the task that started the copy. While that job has not ended, the copy has not, even if it has not begun to write.
+    type: path
+"""
+
+EXAMPLES = r"""
+- name: Watch the copy
+  freight.pg_ha.replication_copy_info:
+    service_file: /run/pg_ha/freight/pg_service.conf
+    job_results_file: "{{ __replication_job.results_file }}"
+  register: __replication_progress
+  until: __replication_progress.copy.ended
+  delay: 1
+  retries: 86400
+"""
+
+RETURN = r"""
+copy:
+  description: The initial copy.
+  type: dict
+  returned: success
+  contains:
+    state:
+      description: V(absent), V(running), V(interrupted) (it wrote last that it runs, and nobody does), V(failed) or V(done).
+      type: str
+    ended:
+      description: Whether nobody works on it.
+      type: bool
+    step:
+      description: Step that it is in, or was in when it ended.
+      type: str
+    method:
+      description: How it copies.
+      type: str
+    bytes_total:
+      description: Size of the tables on the source.
+      type: int
+    bytes_done:
+      description: Of these, what has been copied; estimated for tables that are under way.
+      type: int
+    tables_total:
+      description: Number of tables.
+      type: int
+    tables_done:
+      description: Number of tables that are there.
+      type: int
+    rows_done:
+      description: Rows of these.
+      type: int
+    seconds_left:
+      description: Estimate until all rows are there; null while there is none.
+      type: int
+    error:
+      description: Why it failed.
+      type: str
+    report:
+      description: What it says about itself when it is done, see M(freight.pg_ha.replication_copy).
+      type: dict
+    summary:
+      description: All of it in one line.
+      type: str
+link:
+  description: The link that follows, see M(freight.pg_ha.replication_link_info).
+  type: dict
+  returned: success
+"""
+
+import json
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_plan, link_client
+
+APPLICATION_NAME = "ha_migration copy info"
+
+
+def argument_spec() -> dict[str, t.Any]:
+    """Options of the module."""
+    return {
+        **client.connection_argument_spec(),
+        "source_service": {"type": "str", "default": "source"},
+        "target_service": {"type": "str", "default": "target"},
+        "job_results_file": {"type": "path"},
+    }
+
+
+def run(params: dict[str, t.Any]) -> Outcome:
+    """Read both sides; a target without the database has no copy."""
+    timeout = params["connect_timeout_seconds"]
+    target = journal.connect_journal(params["service_file"], params["target_service"], APPLICATION_NAME, timeout, "postgres")
+    source = client.connect(params["service_file"], params["source_service"], application_name=APPLICATION_NAME, connect_timeout_seconds=timeout)
+    try:
+        locked = copy_client.lock_holder(source) is not None
+        working = locked or not _job_has_ended(params["job_results_file"])
+        if target is None:
+            return Outcome(False, {"copy": _describe(None, [], {}, locked, working), "link": link_client.LinkState().public()})
+        row = copy_client.read_run(target)
+        tables = copy_client.read_tables_done(target) if row else []
+        running = copy_client.read_running(target) if row and locked else {}
+        link = link_client.read_link(source, target, schema.FORWARD_LINK)
+        return Outcome(False, {"copy": _describe(row, tables, running, locked, working), "link": link.public()})
+    finally:
+        source.close()
+        if target is not None:
+            target.close()
+
+
+def _job_has_ended(path: str | None) -> bool:
+    """Whether the asynchronous job has written its result; a file that is not there or half written has not."""
+    if path is None:
+        return True
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return "started" not in json.load(handle)
+    except (OSError, ValueError):
+        return False
+
+
+def _describe(row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], running: dict[str, int], locked: bool, working: bool) -> dict[str, t.Any]:
+    """The copy's state from what was read."""
+    detail = row["detail"] if row else {}
+    state = "absent" if row is None else row["state"]
+    if state == "copying":
+        state = "running" if locked else "interrupted"
+    progress = copy_plan.progress(tables, running)
+    left = copy_plan.estimate_seconds(progress["bytes_done"], progress["bytes_total"], row["elapsed"]) if row and state == "running" else None
+    description = {
+        "state": state,
+        "ended": not working,
+        "step": detail.get("step"),
+        "method": detail.get("method"),
+        **progress,
+        "seconds_left": left,
+        "error": detail.get("error"),
+        "report": detail.get("report"),
+    }
+    return {**description, "summary": _summary(description)}
+
+
+def _summary(copy: dict[str, t.Any]) -> str:
+    """One line for the operator."""
+    if copy["state"] == "absent":
+        return "no copy has begun"
+    words = f"{copy['state']}, step {copy['step']}: {copy['tables_done']} of {copy['tables_total']} tables, "
+    words += f"{copy['bytes_done'] // 1048576} of {copy['bytes_total'] // 1048576} MiB"
+    return words + (f", about {copy['seconds_left']} s left for rows" if copy["seconds_left"] is not None else "")
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    if not client.HAS_PSYCOPG2:
+        module.fail_json(msg=missing_required_lib("psycopg2"))
+    finish(module, lambda: run(module.params))
+
+
+if __name__ == "__main__":
+    main()
