@@ -186,10 +186,11 @@ def differing_buckets(source: list[dict[str, t.Any]], target: list[dict[str, t.A
     return sorted(bucket for bucket in sums[0].keys() | sums[1].keys() if sums[0].get(bucket) != sums[1].get(bucket))
 
 
-def differing_rows(table: Table, source: list[dict[str, t.Any]], target: list[dict[str, t.Any]]) -> tuple[dict[str, int], list[dict[str, str]]]:
+def differing_rows(table: Table, source: list[dict[str, t.Any]], target: list[dict[str, t.Any]]) -> tuple[dict[str, int], list[dict[str, str]], str]:
     """Which rows differ (pure).
 
-    :returns: ``{"missing", "extra", "different"}`` (seen from the target), and the first NAMED_KEYS as ``{"key", "problem"}``
+    :returns: ``{"missing", "extra", "different"}`` (seen from the target), the first NAMED_KEYS as ``{"key", "problem"}``, and the
+      range of the first key column that holds them all ('' without a key)
     """
     counts = {"missing": 0, "extra": 0, "different": 0}
     sides = []
@@ -202,22 +203,35 @@ def differing_rows(table: Table, source: list[dict[str, t.Any]], target: list[di
             shown[identity] = describe_key(table, row)
         sides.append((side, shown))
     (here, here_shown), (there, there_shown) = sides
-    found: list[tuple[str, str]] = []
+    found: list[tuple[t.Any, str, str]] = []
     for identity in here.keys() | there.keys():
         ours, theirs = sorted(here.get(identity, [])), sorted(there.get(identity, []))
         if ours == theirs:
             continue
+        order = key_order(table, identity)
         shown_key = here_shown.get(identity) or there_shown[identity]
         if len(ours) > len(theirs):
             counts["missing"] += len(ours) - len(theirs)
-            found.append((shown_key, f"missing on the {TARGET}"))
+            found.append((order, shown_key, f"missing on the {TARGET}"))
         elif len(theirs) > len(ours):
             counts["extra"] += len(theirs) - len(ours)
-            found.append((shown_key, f"not on the {SOURCE}"))
+            found.append((order, shown_key, f"not on the {SOURCE}"))
         else:
             counts["different"] += len(ours)
-            found.append((shown_key, "different"))
-    return counts, [{"key": key, "problem": problem} for key, problem in sorted(found)[:NAMED_KEYS]]
+            found.append((order, shown_key, "different"))
+    found.sort()
+    span = ""
+    if table.key and found:
+        first, last = found[0][0][0], found[-1][0][0]
+        span = f"{quote(table.key[0].name)} = {first}" if first == last else f"{quote(table.key[0].name)} from {first} to {last}"
+    return counts, [{"key": key, "problem": problem} for _order, key, problem in found[:NAMED_KEYS]], span
+
+
+def key_order(table: Table, identity: t.Any) -> t.Any:
+    """What rows are listed by: numbers as numbers, the rest by its text (pure)."""
+    if not table.key:
+        return identity
+    return tuple(int(value) if part.type in INTEGER_TYPES and value is not None else str(value) for part, value in zip(table.key, identity, strict=True))
 
 
 def describe_key(table: Table, row: dict[str, t.Any]) -> str:

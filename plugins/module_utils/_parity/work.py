@@ -335,11 +335,12 @@ class Comparison:
         if not looked:
             return {"problem": "rows differed, but the table was rewritten before they were found", "keys": []}
         statement = plan.rows_statement(chunk, table, table.columns, identity, buckets, looked)
-        counts, keys = plan.differing_rows(table, *(tables.read_at(sessions[side], snapshots[side], statement) for side in SIDES))
+        counts, keys, span = plan.differing_rows(table, *(tables.read_at(sessions[side], snapshots[side], statement) for side in SIDES))
         words = [f"{counts['missing']} missing on the target", f"{counts['extra']} not on the source", f"{counts['different']} different"]
         at_least = "at least " if len(differing) > len(looked) else ""
         shown = ", ".join(word for word in words if not word.startswith("0 "))
-        return {"problem": f"rows differ: {at_least}{shown}", "keys": keys, "counts": counts, "complete": not at_least}
+        narrowed = {"range": span} if span and not at_least else {}
+        return {"problem": f"rows differ: {at_least}{shown}", "keys": keys, "counts": counts, "complete": not at_least, **narrowed}
 
     def _read_large_objects(self, main: dict[str, Connection], snapshots: dict[str, str]) -> dict[str, dict[int, tuple[str, str]]]:
         self._step("comparing large objects")
