@@ -1,0 +1,106 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pure parts: what serves, where sequences go, which statements a schema and a role need."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, roles, schema, section, sequences
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import scram
+
+
+@pytest.mark.parametrize(
+    ("histories", "serves"),
+    [
+        ([], "source"),
+        ([[], []], "source"),
+        ([[(1, "target")], []], "target"),
+        ([[], [(1, "target")]], "target"),
+        ([[(1, "source")], []], "source"),
+        ([[(1, "source"), (2, "target")], []], "target"),
+        ([[(1, "target"), (2, "source")], [(1, "target"), (2, "source")]], "source"),
+    ],
+)
+def test_the_newest_epoch_says_who_serves(histories, serves):
+    assert decision.plan_serving(*histories) == serves
+
+
+def sequence(last, *, low=1, high=2**63 - 1, step=1, cycle=False):
+    return {"last_value": last, "min_value": low, "max_value": high, "increment_by": step, "cycle": cycle}
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "margin", "moves"),
+    [
+        (sequence(10), sequence(10), 0, {}),
+        (sequence(10), sequence(9), 0, {"s": 10}),
+        (sequence(10), sequence(None), 0, {"s": 10}),
+        (sequence(10), sequence(11), 0, {}),
+        (sequence(None), sequence(None), 100, {}),
+        (sequence(None), sequence(7), 100, {}),
+        (sequence(10), sequence(10), 100, {"s": 110}),
+        (sequence(10), sequence(200), 100, {}),
+        (sequence(-10, low=-(2**63), high=-1, step=-1), sequence(-9, low=-(2**63), high=-1, step=-1), 0, {"s": -10}),
+        (sequence(-10, low=-(2**63), high=-1, step=-1), sequence(-11, low=-(2**63), high=-1, step=-1), 0, {}),
+        (sequence(30000, high=32767), sequence(30000, high=32767), 5000, {"s": 30002}),
+        (sequence(32767, high=32767), sequence(32767, high=32767), 5000, {}),
+        (sequence(3, high=5, cycle=True), sequence(5, high=5, cycle=True), 100, {"s": 3}),
+        (sequence(3, high=5, cycle=True), sequence(3, high=5, cycle=True), 100, {}),
+        (sequence(100, step=10), sequence(100, step=10), 3, {"s": 130}),
+    ],
+)
+def test_sequences_only_move_forward_within_their_range(here, there, margin, moves):
+    assert sequences.plan_sequences({"s": here}, {"s": there}, margin) == moves
+
+
+def test_a_sequence_that_is_missing_there_stops():
+    with pytest.raises(GateError, match="app.orders_id_seq"):
+        sequences.plan_sequences({"app.orders_id_seq": sequence(1)}, {})
+
+
+def test_a_schema_that_is_there_needs_nothing_and_its_guard_is_never_replaced():
+    before = {"version": schema.VERSION, "tables": list(schema.TABLES), "one_open_epoch": True, "guard": True}
+    assert schema.plan_schema(before) == []
+    actions = [action.public for action in schema.plan_schema({**before, "guard": False})]
+    assert actions == [schema.guard_function(schema.GuardPermissive())]
+
+
+def test_the_password_of_a_role_is_in_no_public_form():
+    before = {"exists": False, "quoted": "ha_migration_probe", "login": False, "verifier": None, "usage": False, "granted": []}
+    actions = roles.plan_role(before, "ha_migration_probe", "s3cret:pass", "probe")
+    assert [action.public for action in actions] == [
+        "CREATE ROLE ha_migration_probe LOGIN",
+        "ALTER ROLE ha_migration_probe PASSWORD '********'",
+        "GRANT USAGE ON SCHEMA ha_migration TO ha_migration_probe",
+        "GRANT SELECT, INSERT, DELETE ON ha_migration.probe TO ha_migration_probe",
+    ]
+    assert not any("s3cret" in action.statement or "SCRAM" in repr(action) for action in actions)
+
+
+def test_a_role_that_is_right_needs_nothing():
+    verifier = scram.verifier("word", scram.stable_salt(schema.SCHEMA, "p"))
+    granted = [("probe", privilege) for privilege in roles.GRANTS["probe"]["probe"]]
+    assert roles.plan_role({"exists": True, "quoted": "p", "login": True, "verifier": verifier, "usage": True, "granted": granted}, "p", "word", "probe") == []
+
+
+def test_the_verifier_is_that_of_rfc_7677():
+    # The exchange of RFC 7677 section 3: user "user", password "pencil", this salt; the server's signature there follows from this ServerKey.
+    import base64
+    import hashlib
+    import hmac
+
+    salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
+    made = scram.verifier("pencil", salt)
+    server_key = base64.b64decode(made.rsplit(":", 1)[1])
+    message = (
+        "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,"
+        "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+    )
+    signature = hmac.new(server_key, message.encode(), hashlib.sha256).digest()
+    assert base64.b64encode(signature) == b"6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+
+
+def test_the_proof_quotes_names_inside_its_literals():
+    assert "'app.\"o''clock\"'" in section.refusal_proof(["app.\"o'clock\""])

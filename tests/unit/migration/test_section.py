@@ -1,0 +1,312 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The critical section between two databases of a real server with a real link, a real dead man and a pooler that is made of two values."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PgHaError
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, dead_man, decision, guards, schema, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+
+ENDPOINTS = {"source": ("old", 5432), "target": ("new", 5000)}
+
+
+class PoolerState:
+    """What PgBouncer would show: where the database leads, and whether it is paused."""
+
+    def __init__(self):
+        self.side = "source"
+        self.paused = False
+        self.refuses_pause = False
+        self.log = []
+
+
+class Console:
+    """A console of it: as much of a connection as client.query needs."""
+
+    notices: list[str] = []
+
+    def __init__(self, state):
+        self.state = state
+
+    def cursor(self):
+        return ConsoleCursor(self.state)
+
+    def close(self):
+        pass
+
+
+class ConsoleCursor:
+    def __init__(self, state):
+        self.state, self.description, self.rows = state, None, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        return None
+
+    def execute(self, statement, parameters=None):
+        verb = statement.split()[0]
+        self.state.log.append(statement)
+        if verb == "PAUSE":
+            if self.state.refuses_pause:
+                time.sleep(30)
+            self.state.paused = True
+        elif verb == "SHOW":
+            host, port = ENDPOINTS[self.state.side]
+            row = {"name": "app", "host": host, "port": port, "pool_mode": "transaction", "paused": int(self.state.paused)}
+            self.description = [type("Column", (), {"name": name}) for name in row]
+            self.rows = [tuple(row.values())]
+
+    def fetchall(self):
+        return self.rows
+
+
+class FakePooler:
+    def __init__(self, state):
+        self.state = state
+
+    def warm(self):
+        pass
+
+    def placed_side(self):
+        return self.state.side
+
+    def serve(self, side):
+        self.state.side = side
+        self.state.paused = False
+
+
+@pytest.fixture
+def sides(postgresql_server, tmp_path):
+    """A source and a target database with a table, guards and a following link; everything of it is dropped afterwards."""
+    admin = client.connect(postgresql_server.service_file, "source", application_name="test")
+    names = {side: f"{side}_{os.getpid()}_{time.monotonic_ns()}" for side in ("source", "target")}
+    for name in names.values():
+        client.query(admin, f"CREATE DATABASE {name}")
+    service_file = postgresql_server.services(tmp_path / "pg_service.conf", source=names["source"], target=names["target"], pooler=names["source"])
+    here = client.connect(service_file, "source", application_name="test")
+    ahead = client.connect(service_file, "target", application_name="test")
+    for side in (here, ahead):
+        schema.ensure_schema(side)
+        client.query(side, 'CREATE TABLE public."It\'s %s" (id bigint PRIMARY KEY, note text); CREATE SEQUENCE public.numbers')
+        client.query(side, "CREATE TABLE public.parted (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE public.part PARTITION OF public.parted FOR VALUES FROM (0) TO (10)")
+    slot = f"forward_{names['source']}"
+    client.query(
+        here,
+        f'CREATE PUBLICATION {schema.FORWARD_LINK} FOR TABLE public."It\'s %s", public.part, ha_migration.marker, ha_migration.probe',
+    )
+    client.query(here, "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+    client.query(
+        ahead,
+        f"CREATE SUBSCRIPTION {schema.FORWARD_LINK} CONNECTION 'host=127.0.0.1 port={postgresql_server.port} user=postgres dbname={names['source']}' "
+        f"PUBLICATION {schema.FORWARD_LINK} WITH (create_slot = false, slot_name = '{slot}', copy_data = false, synchronous_commit = on)",
+    )
+    client.query(here, "INSERT INTO ha_migration.marker (id) VALUES ('follows')")
+    deadline = time.monotonic() + 20
+    while not client.query_value(ahead, "SELECT EXISTS (SELECT FROM ha_migration.marker)"):
+        assert time.monotonic() < deadline, "the link does not follow"
+        time.sleep(0.01)
+    yield here, ahead, service_file
+    client.query(ahead, f"ALTER SUBSCRIPTION {schema.FORWARD_LINK} DISABLE")
+    client.query(ahead, f"ALTER SUBSCRIPTION {schema.FORWARD_LINK} SET (slot_name = NONE)")
+    client.query(ahead, f"DROP SUBSCRIPTION {schema.FORWARD_LINK}")
+    for connection in (here, ahead):
+        connection.close()
+    client.query(admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY (%s)", (list(names.values()),))
+    # The slot goes with its database.
+    for name in names.values():
+        client.query(admin, f"DROP DATABASE {name} WITH (FORCE)")
+    admin.close()
+
+
+class Run:
+    """One attempt on these two sides."""
+
+    def __init__(self, sides, tmp_path, **changes):
+        self.here, self.ahead, self.service_file = sides
+        self.pooler = PoolerState()
+        config = dead_man.Config("lb1", "app", self.service_file, str(tmp_path / "route.ini"), {}, {})
+        self.dead_man = dead_man.DeadMan(config, lambda message: None)
+        self.dead_man.pooler = FakePooler(self.pooler)
+        guards.install_guards(self.ahead, schema.GuardAwaiting(1, "target"))
+        guards.install_guards(self.here, schema.GuardPermissive())
+        tables = guards.read_guarded_tables(self.here)
+        self.watch = section.Watch(
+            tuple((row["oid"], row["name"]) for row in tables),
+            tuple(row["name"] for row in tables),
+            section.read_durability(self.ahead)["timeline"],
+            has_large_objects=False,
+        )
+        values = {"budget_seconds": 2.0, "roles": (), "needs_sync_standby": False, "endpoint": ENDPOINTS["target"], **changes}
+        self.attempt = section.Attempt(epoch=1, run="test", leaves="source", serves="target", database="app", **values)
+        self.steps = section.Steps()
+
+    def connect(self, side):
+        return client.connect(self.service_file, side, application_name="ha_migration test", settings={"synchronous_commit": "on"})
+
+    def go(self, observe=lambda name: None, arm=True):
+        self.steps.observe = observe
+        if arm:
+            threading.Thread(target=self._keep, daemon=True).start()
+        sessions = section.Sessions(
+            fence=self.connect("source"),
+            control=self.connect("source"),
+            canceller=self.connect("source"),
+            ahead=self.connect("target"),
+            pausers={"lb1": Console(self.pooler)},
+            lookers={"lb1": Console(self.pooler)},
+        )
+        self.sessions = sessions
+        decided = section.run_section(self.attempt, sessions, self.watch, self.steps, lambda: self.connect("source"))
+        section.wait_until_served(self.attempt, sessions, self.steps, 3)
+        return decided
+
+    def _keep(self):
+        while True:
+            attempt = self.dead_man.sides["source"].ask(decision.read_open_epoch)
+            if attempt is not None:
+                return self.dead_man.guard(attempt)
+            self.dead_man.sides["source"].wait(0.01)
+
+    def wait_until_served_by(self, side, seconds=6):
+        deadline = time.monotonic() + seconds
+        while self.pooler.paused or self.pooler.side != side:
+            assert time.monotonic() < deadline, f"not served by the {side}: {vars(self.pooler)}"
+            time.sleep(0.01)
+
+
+def write(connection, table="public.\"It's %s\""):
+    client.query(connection, f"INSERT INTO {table} VALUES ({time.monotonic_ns()}, 'x')" if "It" in table else f"INSERT INTO {table} VALUES (1)")
+
+
+def refused(connection, **kwargs):
+    with pytest.raises(ClientError) as caught:
+        write(connection, **kwargs)
+    return caught.value.details["sqlstate"] == "25006"
+
+
+def test_the_section_moves_clients_and_closes_the_side_that_was_left(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    old_session = run.connect("source")
+    client.query(old_session, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+    client.query(old_session, "SELECT count(*) FROM public.numbers")
+    plain = run.connect("source")
+    client.query(plain, 'PREPARE p AS INSERT INTO public."It\'s %s" VALUES (77)')
+    write(run.here)
+    assert refused(run.ahead) and refused(run.ahead, table="public.part")
+    assert run.go() == "target"
+    assert run.pooler.side == "target" and not run.pooler.paused
+    assert refused(old_session), "a repeatable read session from before"
+    assert refused(run.here, table="public.part") and refused(run.here, table="public.parted")
+    with pytest.raises(ClientError, match="takes no writes"):
+        client.query(plain, "EXECUTE p")
+    with pytest.raises(ClientError, match="takes no writes"):
+        client.query(run.here, "TRUNCATE public.part")
+    write(run.ahead)
+    assert client.query_value(run.ahead, 'SELECT count(*) FROM public."It\'s %s"') == 2
+    assert [step["name"] for step in run.steps.done][-3:] == ["decide", "announce", "flip"]
+
+
+def test_a_pause_that_does_not_end_is_undone_and_clients_go_on(sides, tmp_path):
+    run = Run(sides, tmp_path, pause_seconds=0.2)
+    run.pooler.refuses_pause = True
+    with pytest.raises(section.Undone, match="holds a transaction open"):
+        run.go()
+    run.wait_until_served_by("source")
+    write(run.here)
+    assert refused(run.ahead)
+    assert decision.read_decision(run.here, 1) == "source"
+
+
+def test_without_an_armed_dead_man_nobody_is_paused(sides, tmp_path):
+    run = Run(sides, tmp_path, budget_seconds=0.4)
+    with pytest.raises(section.Undone, match="did not acknowledge"):
+        run.go(arm=False)
+    assert not any(statement.startswith("PAUSE") for statement in run.pooler.log)
+
+
+def test_a_table_that_comes_inside_the_section_stops_it(sides, tmp_path):
+    run = Run(sides, tmp_path)
+
+    def interfere(name):
+        if name == "after fence":
+            client.query(run.here, "CREATE TABLE public.late (id int)")
+
+    with pytest.raises(section.Undone, match="public.late"):
+        run.go(interfere)
+    run.wait_until_served_by("source")
+    write(run.here)
+
+
+class Died(BaseException):
+    """The process is gone: nothing of it runs any more, and its sessions stay open as those of a lost host do."""
+
+
+@pytest.mark.parametrize(
+    ("moment", "served_by"),
+    [(moment, "source") for moment in ("after arm", "after pause", "after fence", "after marker", "after barrier", "after sequences")] + [("after decide", "target")],
+)
+def test_whenever_the_mover_dies_clients_are_served_by_the_decided_side(sides, tmp_path, moment, served_by):
+    run = Run(sides, tmp_path, budget_seconds=1.0)
+
+    def die(name):
+        if name == moment:
+            raise Died
+
+    with pytest.raises(Died):
+        run.go(die)
+    run.wait_until_served_by(served_by, seconds=1.0 + 2.0)
+    serving, other = (run.here, run.ahead) if served_by == "source" else (run.ahead, run.here)
+    client.query(serving, "SET statement_timeout = 2000")
+    write(serving)
+    deadline = time.monotonic() + 3
+    while decision.read_decision(run.here, 1) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert decision.read_decision(run.here, 1) == served_by
+    assert refused(other)
+
+
+def test_who_comes_second_reads_what_the_first_decided(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    decision.open_epoch(run.here, 1, "test", "source", 1000)
+    assert decision.compete(run.here, 1, "source", "lb1") == "source"
+    assert decision.compete(run.here, 1, "target", "mover") == "source"
+    with pytest.raises(ClientError) as caught:
+        decision.open_epoch(run.here, 2, "test", "source", 1000)
+    assert caught.value.details["sqlstate"] == "23505"
+
+
+def test_a_dead_man_that_decides_first_makes_the_mover_undo(sides, tmp_path):
+    run = Run(sides, tmp_path)
+
+    def decide_first(name):
+        if name == "before decide":
+            decision.compete(run.here, 1, "source", "lb1")
+
+    with pytest.raises(section.Undone):
+        run.go(decide_first)
+    run.wait_until_served_by("source")
+    write(run.here)
+    assert refused(run.ahead)
+
+
+def test_the_proof_fails_where_a_guard_is_missing(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    client.query(run.here, schema.guard_function(schema.GuardRefusing(1, "target")))
+    client.query(run.here, "CREATE TABLE public.unguarded (id int)")
+    with pytest.raises(ClientError, match="does not hold on public.unguarded"):
+        client.query(run.here, section.refusal_proof(["public.unguarded"]))
+
+
+def test_gates_are_described_in_one_sentence_each():
+    failed = [{"gate": "parity", "object": "", "message": "the rows were never compared", "remedy": "run verify"}]
+    assert cutover.describe(failed) == "The cutover was not started, 1 gate(s) do not hold: parity: the rows were never compared; run verify."
+    assert issubclass(GateError, PgHaError)
