@@ -134,12 +134,21 @@ facts:
   description: What the source is (version, sizes in bytes, numbers of objects, settings).
   returned: success
   type: dict
+started_at:
+  description: When it began to look, ISO 8601 UTC.
+  returned: success
+  type: str
+finished_at:
+  description: When it had looked, ISO 8601 UTC.
+  returned: success
+  type: str
 fingerprint:
   description: A sha256 that changes when the findings or the kind of the source change, and not with its load or size.
   returned: success
   type: str
 """
 
+import datetime
 import ipaddress
 import socket
 import typing as t
@@ -209,8 +218,14 @@ def options_of(params: dict[str, t.Any]) -> Options:
     )
 
 
+def now() -> str:
+    """The time here, ISO 8601 UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def run(params: dict[str, t.Any]) -> Outcome:
     """Read both sides and plan the findings."""
+    started_at = now()
     options = options_of(params)
     connection = client.connect(params["service_file"], params["service"], params["connect_timeout_seconds"])
     try:
@@ -229,6 +244,8 @@ def run(params: dict[str, t.Any]) -> Outcome:
             "lines": plan.lines(findings),
             "blockers": sum(1 for finding in findings if finding.severity == "blocker"),
             "facts": facts,
+            "started_at": started_at,
+            "finished_at": now(),
             "fingerprint": plan.fingerprint(findings, facts),
         },
     )
