@@ -31,14 +31,26 @@ ATTRIBUTES = {"dead_man": "", "probe": "", "link": " REPLICATION"}
 
 
 def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.Any]:
-    """``{"exists", "login", "replication", "verifier", "usage", "granted": [(table, privilege)]}`` of one role on one side.
+    """``{"exists", "login", "replication", "verifier", "usage", "granted": [(table, privilege)], "barred_from"}`` of one role on one side.
 
     :raises ClientError: pg_authid may not be read
     """
-    rows = client.query(connection, "SELECT quote_ident(rolname::text) AS quoted, rolcanlogin, rolreplication, rolpassword FROM pg_authid WHERE rolname = %s", (name,))
+    rows = client.query(
+        connection,
+        "SELECT quote_ident(rolname::text) AS quoted, rolcanlogin AS login, rolreplication AS replication, rolpassword AS verifier "
+        "FROM pg_authid WHERE rolname = %s",
+        (name,),
+    )
+    # A database that does not let everybody in has to let the role in.
+    barred = client.query_value(
+        connection,
+        "SELECT CASE WHEN NOT has_database_privilege(%s, current_database(), 'CONNECT') THEN quote_ident(current_database()) END",
+        (name if rows else "public",),
+    )
     if not rows:
         quoted = client.query_value(connection, "SELECT quote_ident(%s)", (name,))
-        return {"exists": False, "quoted": quoted, "login": False, "replication": False, "verifier": None, "usage": False, "granted": []}
+        absent = {"exists": False, "login": False, "replication": False, "verifier": None, "usage": False, "granted": []}
+        return {**absent, "quoted": quoted, "barred_from": barred}
     granted = [
         (table, privilege)
         for table, privileges in GRANTS[purpose].items()
@@ -46,8 +58,7 @@ def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.An
         if client.query_value(connection, "SELECT has_table_privilege(%s, %s, %s)", (name, f"{schema.SCHEMA}.{table}", privilege))
     ]
     usage = client.query_value(connection, "SELECT has_schema_privilege(%s, %s, 'USAGE')", (name, schema.SCHEMA))
-    row = rows[0]
-    return {"exists": True, "quoted": row["quoted"], "login": row["rolcanlogin"], "replication": row["rolreplication"], "verifier": row["rolpassword"], "usage": usage, "granted": granted}
+    return {"exists": True, **rows[0], "usage": usage, "granted": granted, "barred_from": barred}
 
 
 def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str) -> list[Action]:
@@ -61,6 +72,8 @@ def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str) 
     verifier = scram.verifier(password, scram.stable_salt(schema.SCHEMA, name))
     if before["verifier"] != verifier:
         actions.append(Action(f"ALTER ROLE {quoted} PASSWORD '********'", f"ALTER ROLE {quoted} PASSWORD '{verifier}'"))
+    if before.get("barred_from"):
+        actions.append(Action(f"GRANT CONNECT ON DATABASE {before['barred_from']} TO {quoted}"))
     if not before["usage"]:
         actions.append(Action(f"GRANT USAGE ON SCHEMA {schema.SCHEMA} TO {quoted}"))
     for table, privileges in GRANTS[purpose].items():
