@@ -10,7 +10,8 @@ module: migrated_database
 short_description: The database to move exists on the target of a migration
 version_added: 0.1.0
 description:
-  - Creates the database on the target with encoding and locale of the source's, and keeps its owner, privileges, connection limit, comment and settings like there.
+  - Creates the database on the target with encoding and locale of the source's.
+  - Keeps its owner, privileges, connection limit, comment and settings like there.
   - What is inside is the matter of M(freight.pg_ha.replication_copy).
 author:
   - the freight.pg_ha authors (@freight)
@@ -60,7 +61,6 @@ actions:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, private
@@ -100,10 +100,10 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
             raise ClientError(f"The source does not show its own database {name}.")
         there = database.read_database(target, name)
         administrator = str(client.query_value(target, "SELECT session_user::text"))
-        moved = {row["name"] for row in client.query(target, "SELECT rolname::text AS name FROM pg_roles")}
+        moved = {row["name"] for row in client.query(target, "SELECT rolname::text AS name FROM pg_roles WHERE rolname !~ '^ha_migration'")}
         if check_mode:
             # Roles that migrated_roles would have made by now.
-            moved |= {grantee for grantee, _privilege, _option in here.privileges if grantee} | {here.owner}
+            moved |= {grantee for grantee, _privilege, _option in here.privileges if grantee and not grantee.startswith("ha_migration")} | {here.owner}
         creation, changes, wanted = database.plan_database(here, there, moved, administrator)
         if not check_mode:
             for action in creation:

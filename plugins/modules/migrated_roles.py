@@ -60,7 +60,7 @@ roles:
   type: dict
   returned: success
 skipped:
-  description: Roles that are not moved, and why.
+  description: Roles that are not moved, and why; predefined roles are not listed.
   type: dict
   returned: success
 without_password:
@@ -88,7 +88,6 @@ actions:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision
@@ -126,7 +125,9 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
     )
     try:
         if decision.plan_serving(decision.read_history(source, "source")) == "target":
-            raise PlanError("The target serves the applications: its roles are no longer made like the source's. Run playbook roll_back.yml first if that is meant.")
+            raise PlanError(
+                "The target serves the applications: its roles are no longer made like the source's. Run playbook roll_back.yml first if that is meant."
+            )
         database = client.query_value(source, "SELECT current_database()::text")
         administrators = {str(client.query_value(connection, "SELECT session_user::text")) for connection in (source, target)}
         superuser = client.query_value(target, "SHOW is_superuser") == "on"

@@ -15,7 +15,7 @@ description:
   - It may run for hours. Start it with C(async) and watch it with M(freight.pg_ha.replication_copy_info); an advisory lock on the source lets only one run.
   - A copy that was interrupted is thrown away and begun anew by the next run. A finished one is not repeated.
   - Never writes to a target that holds tables which are not its own, nor to one that serves the applications.
-  - Large objects, unlogged tables and sequences do not follow. Large objects and sequences are copied once, unlogged tables are left empty and named in the result.
+  - Large objects, sequences and unlogged tables do not follow. The first two are copied once; unlogged tables are left empty and named in the result.
 author:
   - the freight.pg_ha authors (@freight)
 extends_documentation_fragment:
@@ -188,7 +188,6 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
@@ -260,7 +259,9 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
 
 def _database(settings: Settings) -> str:
     """Name of the source's database."""
-    connection = client.connect(settings.service_file, settings.source, application_name="ha_migration copy", connect_timeout_seconds=settings.connect_timeout_seconds)
+    connection = client.connect(
+        settings.service_file, settings.source, application_name="ha_migration copy", connect_timeout_seconds=settings.connect_timeout_seconds
+    )
     try:
         return str(client.query_value(connection, "SELECT current_database()::text"))
     finally:

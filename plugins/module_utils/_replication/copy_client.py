@@ -39,7 +39,8 @@ TABLES = f"""
     SELECT n.nspname::text AS schema, c.relname::text AS name, c.oid::bigint AS oid, pg_table_size(c.oid) AS bytes, {_OF_EXTENSION} AS extension,
            c.relpersistence = 'u' AS unlogged,
            c.relreplident = 'f' OR EXISTS (
-               SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
+               SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+               AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
            ) AS identity
     {_USER_RELATIONS} AND c.relkind = 'r' AND c.relpersistence <> 't'
     ORDER BY n.nspname, c.relname"""
@@ -136,7 +137,8 @@ def read_target(connection: Connection) -> dict[str, t.Any]:
         "current_setting('is_superuser') = 'on' AS superuser, (SELECT count(*)::int FROM pg_largeobject_metadata) AS large_objects "
         "FROM pg_database WHERE datname = current_database()",
     )[0]
-    relations = client.query(connection, f"SELECT n.nspname::text AS schema, c.relname::text AS name {_USER_RELATIONS} AND c.relkind <> 'i' AND NOT {_OF_EXTENSION}")
+    statement = f"SELECT n.nspname::text AS schema, c.relname::text AS name {_USER_RELATIONS} AND c.relkind <> 'i' AND NOT {_OF_EXTENSION}"
+    relations = client.query(connection, statement)
     return {**row, "relations": [(item["schema"], item["name"]) for item in relations], **read_containers(connection)}
 
 
@@ -144,7 +146,8 @@ def read_containers(connection: Connection) -> dict[str, t.Any]:
     """Schemas, extensions and event triggers of a database, to tell ours from others' later."""
     schemas = client.query(connection, "SELECT nspname::text AS name FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1")
     extensions = client.query(
-        connection, "SELECT e.extname::text AS name, n.nspname::text AS schema, e.extversion AS version FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        connection,
+        "SELECT e.extname::text AS name, n.nspname::text AS schema, e.extversion AS version FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace",
     )
     triggers = client.query(connection, "SELECT evtname::text AS name FROM pg_event_trigger ORDER BY 1")
     return {
@@ -185,9 +188,8 @@ def read_sequences(connection: Connection) -> list[dict[str, t.Any]]:
 def set_sequences(connection: Connection, sequences: list[dict[str, t.Any]]) -> None:
     """Set every sequence to the very value and is_called of the source."""
     for start in range(0, len(sequences), 100):
-        calls = (
-            f"setval({literal(item['name'])}::regclass, {int(item['last_value'])}, {str(bool(item['is_called'])).lower()})" for item in sequences[start : start + 100]
-        )
+        some = sequences[start : start + 100]
+        calls = (f"setval({literal(item['name'])}::regclass, {int(item['last_value'])}, {str(bool(item['is_called'])).lower()})" for item in some)
         client.query(connection, f"SELECT {', '.join(calls)}")
 
 
@@ -255,7 +257,8 @@ def drop_publication(connection: Connection) -> bool:
 
 def read_published(connection: Connection) -> set[str]:
     """Quoted names of the tables in our publication."""
-    rows = client.query(connection, "SELECT format('%%I.%%I', schemaname, tablename) AS name FROM pg_publication_tables WHERE pubname = %s", (schema.FORWARD_LINK,))
+    statement = "SELECT format('%%I.%%I', schemaname, tablename) AS name FROM pg_publication_tables WHERE pubname = %s"
+    rows = client.query(connection, statement, (schema.FORWARD_LINK,))
     return {row["name"] for row in rows}
 
 
@@ -283,7 +286,7 @@ def end_strays(connection: Connection) -> None:
 
 def unlink_large_objects(connection: Connection) -> None:
     """Remove all large objects, a thousand per transaction: each one takes a lock."""
-    while client.query(connection, "SELECT lo_unlink(oid) FROM (SELECT oid FROM pg_largeobject_metadata LIMIT 1000) AS some"):
+    while client.query(connection, "SELECT lo_unlink(oid) FROM (SELECT oid FROM pg_largeobject_metadata LIMIT 1000) AS chunk"):
         pass
 
 

@@ -13,7 +13,12 @@ from .names import identifier, literal
 
 # Types whose binary form is the same on every version that we know and holds no OID.
 BINARY_SAFE = frozenset(
-    ["bool", "bytea", "char", "name", "int8", "int2", "int4", "text", "float4", "float8", "json", "jsonb", "bpchar", "varchar", "date", "time", "timetz", "timestamp", "timestamptz", "interval", "numeric", "uuid", "inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "money", "point", "lseg", "path", "box", "polygon", "line", "circle", "tsvector", "pg_lsn", "xml", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"]
+    [
+        *("bool", "bytea", "char", "name", "int8", "int2", "int4", "text", "float4", "float8", "json", "jsonb", "bpchar", "varchar", "numeric", "money"),
+        *("date", "time", "timetz", "timestamp", "timestamptz", "interval", "uuid", "inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "xml"),
+        *("point", "lseg", "path", "box", "polygon", "line", "circle", "tsvector", "pg_lsn"),
+        *("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"),
+    ]
 )
 
 
@@ -52,11 +57,11 @@ def slot_statement(name: str, server_version: int) -> str:
 
 
 def subscription_statement(name: str, conninfo: str, server_version: int) -> str:
-    """CREATE SUBSCRIPTION on the slot that the copy's snapshot came from.
+    """CREATE SUBSCRIPTION on the slot that the copy's snapshot came from, not enabled yet.
 
     synchronous_commit = on: what the worker confirms to the source waits for the target's synchronous standby.
     """
-    options = {"create_slot": "false", "slot_name": literal(name), "copy_data": "false", "enabled": "true", "synchronous_commit": "'on'"}
+    options = {"create_slot": "false", "slot_name": literal(name), "copy_data": "false", "enabled": "false", "synchronous_commit": "'on'"}
     if server_version >= 150000:
         options["disable_on_error"] = "false"
     if server_version >= 160000:
@@ -161,7 +166,8 @@ def progress(rows: list[dict[str, t.Any]], running: dict[str, int]) -> dict[str,
         elif row["relation"] in running:
             done += min(running[row["relation"]], int(row["bytes_total"] * 0.99))
     tables_done = sum(1 for row in rows if row["state"] == "done")
-    return {"bytes_total": total, "bytes_done": done, "tables_total": len(rows), "tables_done": tables_done, "rows_done": sum(row["rows_done"] or 0 for row in rows)}
+    rows_done = sum(row["rows_done"] or 0 for row in rows)
+    return {"bytes_total": total, "bytes_done": done, "tables_total": len(rows), "tables_done": tables_done, "rows_done": rows_done}
 
 
 def estimate_seconds(done: int, total: int, elapsed: float) -> int | None:

@@ -5,8 +5,8 @@
 """The initial copy from the first look to the link that follows.
 
 Order: gates, publication (before the slot: pgoutput looks it up in the past), slot and its snapshot, schema before rows, guards,
-rows and indexes, the rest of the schema, sequences, statistics, subscription. Everything before the subscription is thrown away by
-the next run when it was interrupted; after it nothing is repeated.
+subscription (disabled), rows and indexes, the rest of the schema, sequences, statistics; then the subscription is enabled. What was
+interrupted is thrown away by the next run; what is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -25,15 +25,13 @@ from .._migration import decision, guards, schema
 from .._postgresql import client, private
 from . import copy_client, copy_plan, link_client, toc
 from .model import Link, Report, Settings, Table
+from .names import identifier
 from .pool import Job, run_jobs
 from .programs import Programs
 from .worker import Worker
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
-
-# Statistics target everything of one kind to the pool; a heavy job first keeps all workers busy to the end.
-LARGE_OBJECTS = "large objects"
 
 
 @dataclass
@@ -59,7 +57,7 @@ def run(settings: Settings, link: Link | None, programs: Programs, check_mode: b
     sides = Sides(copy_client.open_session(settings, settings.source), copy_client.open_session(settings, settings.target))
     try:
         before = copy_client.read_run(sides.target)
-        if before is None and not check_mode:
+        if not check_mode and not _has_table(sides.target, "copy"):
             raise PlanError("The target has no schema ha_migration in this database; make it first with module migration_schema on both sides.")
         if before is not None and before["state"] == "done" and not repeat and _is_finished(before["detail"], settings):
             problems = _problems(sides, settings)
@@ -72,7 +70,8 @@ def run(settings: Settings, link: Link | None, programs: Programs, check_mode: b
             return Outcome(True, {"copy": {"step": "predicted", "method": settings.method, "tables": len(tables)}, "actions": _predicted(settings, tables)})
         if not copy_client.try_lock(sides.source):
             holder = copy_client.lock_holder(sides.source)
-            raise PlanError(f"Another copy runs on this source (session {holder['pid'] if holder else 'unknown'}). Wait until it has ended: module replication_copy_info.")
+            session = holder["pid"] if holder else "unknown"
+            raise PlanError(f"Another copy runs on this source (session {session}). Wait until it has ended: module replication_copy_info.")
         _refuse_when_target_serves(sides)
         return _Copy(sides, settings, link, programs).run(before)
     finally:
@@ -101,7 +100,9 @@ def _refuse_when_target_serves(sides: Sides) -> None:
         if histories[-1] is not None and _has_table(connection, "epoch") and decision.read_open_epoch(connection) is not None:
             raise PlanError(f"An attempt to change who serves is open on the {name}. Run playbook cut_over.yml again to finish or undo it first.")
     if decision.plan_serving(*histories) == "target":
-        raise PlanError("The target serves the applications by decision of the cutover: it is not copied over. Run playbook roll_back.yml first if that is meant.")
+        raise PlanError(
+            "The target serves the applications by decision of the cutover: it is not copied over. To begin anew, run playbook roll_back.yml first."
+        )
 
 
 def _has_table(connection: Connection, name: str) -> bool:
@@ -185,6 +186,9 @@ class _Copy:
             tables, entries, owners = self._schema(archive, snapshot, tables, facts["target"]["superuser"])
         with self._step("guards"):
             guards.install_guards(self.sides.target, schema.GuardAwaiting(epoch=0, opens="target"))
+        if self.settings.method == "logical":
+            with self._step("link"):
+                self._link()
         if self.settings.parts == "all":
             archives = {"schema": archive, "large_objects": os.path.join(folder, "large_objects.dump")}
             with self._step("rows"):
@@ -194,7 +198,8 @@ class _Copy:
                 self.keeper = None
             with self._step("rest_of_schema"):
                 rest = [entry for entry in entries if entry not in restored]
-                self.programs.restore(archive, rest, "The indexes, constraints and triggers could not be restored", section="post-data", jobs=self.settings.jobs)
+                what = "The indexes, constraints and triggers could not be restored"
+                self.programs.restore(archive, rest, what, section="post-data", jobs=self.settings.jobs)
             with self._step("sequences"):
                 sequences = copy_client.read_sequences(self.sides.source)
                 copy_client.set_sequences(self.sides.target, sequences)
@@ -202,8 +207,8 @@ class _Copy:
             with self._step("statistics"):
                 self._statistics(facts["source"]["encoding"])
             if self.settings.method == "logical":
-                with self._step("link"):
-                    self._link()
+                with self._step("follow"):
+                    client.query(self.sides.target, f"ALTER SUBSCRIPTION {identifier(schema.FORWARD_LINK)} ENABLE")
         self.report.seconds = time.monotonic() - began
         self.detail["step"] = "done"
         self.detail["report"] = self.report.public()
@@ -243,9 +248,7 @@ class _Copy:
         self.keeper = copy_client.open_session(self.settings, self.settings.source)
         return copy_client.open_snapshot(self.keeper)
 
-    def _schema(
-        self, archive: str, snapshot: str, published: list[Table], superuser: bool
-    ) -> tuple[list[Table], list[toc.Entry], dict[tuple[int, int], int]]:
+    def _schema(self, archive: str, snapshot: str, published: list[Table], superuser: bool) -> tuple[list[Table], list[toc.Entry], dict[tuple[int, int], int]]:
         """Dump at the snapshot, read the snapshot's tables, restore what comes before rows."""
         self.programs.dump_schema(archive, snapshot, schema.SCHEMA)
         reader = copy_client.open_session(self.settings, self.settings.source)
@@ -256,14 +259,20 @@ class _Copy:
         finally:
             reader.close()
         if self.settings.method == "logical" and {table.oid for table in tables} != {table.oid for table in published}:
-            raise ClientError("Tables were made or dropped on the source while the copy began. Run again, and hold changes of the schema back until the cutover.")
+            raise ClientError("Tables were made or dropped on the source while the copy began. Run again, and change no schema until the cutover.")
         entries = toc.without(self.programs.list_entries(archive), unwanted, extension_comments=superuser)
         self.programs.restore(archive, entries, "The schema could not be restored on the target", section="pre-data")
         copy_client.write_tables(self.sides.target, [(table.quoted, table.bytes) for table in tables])
         return tables, entries, owners
 
     def _rows(
-        self, tables: list[Table], entries: list[toc.Entry], owners: dict[tuple[int, int], int], snapshot: str, facts: dict[str, t.Any], archives: dict[str, str]
+        self,
+        tables: list[Table],
+        entries: list[toc.Entry],
+        owners: dict[tuple[int, int], int],
+        snapshot: str,
+        facts: dict[str, t.Any],
+        archives: dict[str, str],
     ) -> set[toc.Entry]:
         """Copy all tables, largest first; a large table's indexes are built while others are still copied.
 
@@ -271,7 +280,7 @@ class _Copy:
         """
         source = facts["source"]
         same_encoding = source["encoding"] == facts["target"]["encoding"]
-        early = {key: value for key, value in toc.by_table(entries, owners).items()}
+        early = toc.by_table(entries, owners)
         restored: set[toc.Entry] = set()
         jobs = [Job(table.bytes, "table", f"Table {table.quoted}", (table, copy_plan.copy_format(table.columns, same_encoding))) for table in tables]
         if source["large_objects"]:
@@ -314,7 +323,7 @@ class _Copy:
         run_jobs(jobs, self.settings.jobs, self._runner(None, encoding, {}), lambda job: None, lambda job, result: [])
 
     def _link(self) -> None:
-        """Subscribe at the slot: what came after the snapshot follows."""
+        """Make the subscription, not enabled yet: that the target reaches the source is known before hours of copying, not after."""
         if self.link is None:
             raise PlanError("Method logical needs option link: how the target's servers reach the source.")
         statement = copy_plan.subscription_statement(schema.FORWARD_LINK, self.link.conninfo(schema.FORWARD_LINK), self.sides.target.server_version)
@@ -325,7 +334,7 @@ class _Copy:
         except ClientError as error:
             raise ClientError(
                 f"The target cannot follow the source as role {self.link.user} at {self.link.host}:{self.link.port}. {error.message} "
-                f"Look at pg_hba.conf of the source, the role's password and the files that the target's servers use ({self.link.passfile}, {self.link.ca_file})."
+                f"Look at the source's pg_hba.conf, the role's password and the files on the target's servers ({self.link.passfile}, {self.link.ca_file})."
             ) from error
         finally:
             connection.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .._core.errors import PlanError
 from .._core.outcome import Action
 from .._postgresql import client
-from .names import identifier, literal, setting
+from .names import identifier, literal, setting, setting_name
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -24,7 +24,7 @@ class Database:
 
     :param locale: icu (or builtin) locale, None with libc
     :param privileges: (grantee, privilege, with grant option); PUBLIC is the empty grantee
-    :param settings: ALTER DATABASE ... SET, name -> value
+    :param settings: (role or "" for all, name) -> value of ALTER DATABASE ... SET and ALTER ROLE ... IN DATABASE ... SET
     """
 
     name: str
@@ -37,7 +37,7 @@ class Database:
     connection_limit: int
     comment: str | None
     privileges: frozenset[tuple[str, str, bool]]
-    settings: dict[str, str]
+    settings: dict[tuple[str, str], str]
 
     def public(self) -> dict[str, t.Any]:
         """What is shown in results and diffs."""
@@ -50,8 +50,8 @@ class Database:
             "locale": self.locale,
             "connection_limit": self.connection_limit,
             "comment": self.comment,
-            "privileges": sorted(f"{grantee or 'PUBLIC'}: {privilege}{' with grant option' if option else ''}" for grantee, privilege, option in self.privileges),
-            "settings": dict(sorted(self.settings.items())),
+            "privileges": sorted(f"{grantee or 'PUBLIC'}: {word}{' with grant option' if option else ''}" for grantee, word, option in self.privileges),
+            "settings": {f"{role}: {name}" if role else name: value for (role, name), value in sorted(self.settings.items())},
         }
 
 
@@ -78,13 +78,16 @@ def read_database(connection: Connection, name: str) -> Database | None:
         "WHERE d.oid = %s GROUP BY 1, 2",
         (oid,),
     )
-    settings = client.query(connection, "SELECT unnest(setconfig) AS setting FROM pg_db_role_setting WHERE setdatabase = %s AND setrole = 0", (oid,))
-    pairs = (row["setting"].partition("=") for row in settings)
-    return Database(
-        **row,
-        privileges=frozenset((item["grantee"], item["privilege"], item["option"]) for item in privileges),
-        settings={name: value for name, _equals, value in pairs},
-    )
+    settings: dict[tuple[str, str], str] = {}
+    for item in client.query(
+        connection,
+        "SELECT coalesce(r.rolname::text, '') AS role, unnest(s.setconfig) AS setting FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole "
+        "WHERE s.setdatabase = %s",
+        (oid,),
+    ):
+        key, _equals, value = item["setting"].partition("=")
+        settings[(item["role"], key)] = value
+    return Database(**row, privileges=frozenset((item["grantee"], item["privilege"], item["option"]) for item in privileges), settings=settings)
 
 
 def plan_database(source: Database, target: Database | None, moved_roles: t.Collection[str], administrator: str) -> tuple[list[Action], list[Action], Database]:
@@ -126,14 +129,20 @@ def plan_database(source: Database, target: Database | None, moved_roles: t.Coll
         actions.append(Action(f"ALTER DATABASE {identifier(source.name)} CONNECTION LIMIT {source.connection_limit}"))
     if was.comment != source.comment:
         actions.append(Action(f"COMMENT ON DATABASE {identifier(source.name)} IS {literal(source.comment) if source.comment is not None else 'NULL'}"))
-    for name, value in sorted(source.settings.items()):
-        if was.settings.get(name) != value:
-            actions.append(Action(f"ALTER DATABASE {identifier(source.name)} SET {setting(name, value)}"))
-    for name in sorted(set(was.settings) - set(source.settings)):
-        actions.append(Action(f"ALTER DATABASE {identifier(source.name)} RESET {'.'.join(identifier(part) for part in name.split('.'))}"))
+    settings = {key: value for key, value in source.settings.items() if key[0] == "" or key[0] in moved_roles}
+    for key, value in sorted(settings.items()):
+        if was.settings.get(key) != value:
+            actions.append(Action(f"{_alter(source.name, key[0])} SET {setting(key[1], value)}"))
+    for role, name in sorted(set(was.settings) - set(settings)):
+        if role == "" or role in moved_roles:
+            actions.append(Action(f"{_alter(source.name, role)} RESET {setting_name(name)}"))
     kept = {item for item in now if item[0] and item[0] not in moved_roles and item[0] != owner}
-    fields = {**source.__dict__, "owner": owner, "privileges": frozenset(privileges | kept)}
+    fields = {**source.__dict__, "owner": owner, "privileges": frozenset(privileges | kept), "settings": settings}
     return before, actions, Database(**fields)
+
+
+def _alter(database: str, role: str) -> str:
+    return f"ALTER ROLE {identifier(role)} IN DATABASE {identifier(database)}" if role else f"ALTER DATABASE {identifier(database)}"
 
 
 def _locale(database: Database) -> list[str]:
@@ -149,7 +158,7 @@ def _locale(database: Database) -> list[str]:
 def _plan_privileges(name: str, now: set[tuple[str, str, bool]], wanted: set[tuple[str, str, bool]], moved_roles: t.Collection[str]) -> list[Action]:
     """REVOKE and GRANT; grantees that exist on the target only keep what they have."""
     actions = []
-    for grantee, privilege, option in sorted(now - wanted):
+    for grantee, privilege, _option in sorted(now - wanted):
         if grantee == "" or grantee in moved_roles:
             actions.append(Action(f"REVOKE {privilege} ON DATABASE {identifier(name)} FROM {identifier(grantee) if grantee else 'PUBLIC'}"))
     for grantee, privilege, option in sorted(wanted - now):

@@ -86,7 +86,8 @@ def read_link(publisher: Connection, subscriber: Connection, name: str) -> LinkS
     )
     subscriptions = client.query(
         subscriber,
-        "SELECT s.oid, s.subenabled AS enabled, EXISTS (SELECT FROM pg_stat_subscription w WHERE w.subid = s.oid AND w.relid IS NULL AND w.pid IS NOT NULL) AS running "
+        "SELECT s.oid, s.subenabled AS enabled, EXISTS (SELECT FROM pg_stat_subscription w "
+        "WHERE w.subid = s.oid AND w.relid IS NULL AND w.pid IS NOT NULL) AS running "
         "FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE s.subname = %s AND d.datname = current_database()",
         (name,),
     )
@@ -94,7 +95,8 @@ def read_link(publisher: Connection, subscriber: Connection, name: str) -> LinkS
     errors = None
     if subscriptions:
         oid = subscriptions[0]["oid"]
-        for row in client.query(subscriber, "SELECT srsubstate::text AS state, count(*)::int AS number FROM pg_subscription_rel WHERE srsubid = %s GROUP BY 1", (oid,)):
+        statement = "SELECT srsubstate::text AS state, count(*)::int AS number FROM pg_subscription_rel WHERE srsubid = %s GROUP BY 1"
+        for row in client.query(subscriber, statement, (oid,)):
             tables[row["state"]] = row["number"]
         if subscriber.server_version >= 150000:
             rows = client.query(subscriber, "SELECT apply_error_count::bigint AS errors FROM pg_stat_subscription_stats WHERE subid = %s", (oid,))

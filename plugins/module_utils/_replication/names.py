@@ -55,10 +55,15 @@ def split_list(value: str) -> list[str]:
     return names
 
 
+def setting_name(name: str) -> str:
+    """A setting's name, quoted part by part."""
+    return ".".join(identifier(part) for part in name.split("."))
+
+
 def setting(name: str, value: str) -> str:
     """``name TO value`` for ALTER ROLE or ALTER DATABASE ... SET."""
     if name.lower() in LIST_SETTINGS:
         values = ", ".join(literal(part) for part in split_list(value)) or "''"
     else:
         values = literal(value)
-    return f"{'.'.join(identifier(part) for part in name.split('.'))} TO {values}"
+    return f"{setting_name(name)} TO {values}"

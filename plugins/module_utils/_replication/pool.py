@@ -205,7 +205,7 @@ def _produce(read_end: int, write_end: int, answer: multiprocessing.connection.C
     os.close(read_end)
     try:
         with open(write_end, "wb", buffering=256 * 1024) as file:
-            rows = produce(t.cast(t.BinaryIO, file))
+            rows = produce(file)
             # Said before the pipe closes, so that the reader finds it at the end.
             file.flush()
             answer.send(("done", rows))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from .._core.outcome import Action
 from .._postgresql import client
-from .names import identifier, literal, setting
+from .names import identifier, literal, setting, setting_name
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -39,7 +39,7 @@ class Role:
     :param verifier: stored password; None for none or where ``verifier_known`` is False
     :param verifier_known: whether the server let us read it
     :param owns: whether it owns an object in this database
-    :param settings: (database or "" for all, name) -> value
+    :param settings: those for every database; what is set for one database belongs to that database
     """
 
     name: str
@@ -49,7 +49,7 @@ class Role:
     verifier: str | None = field(default=None, repr=False)
     verifier_known: bool = True
     owns: bool = False
-    settings: dict[tuple[str, str], str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def public(self) -> dict[str, t.Any]:
         """What may be shown."""
@@ -58,7 +58,7 @@ class Role:
             "connection_limit": self.connection_limit,
             "valid_until": self.valid_until,
             "password": ("set" if self.verifier else "none") if self.verifier_known else "unknown",
-            "settings": {f"{database or '*'}: {name}": value for (database, name), value in sorted(self.settings.items())},
+            "settings": dict(sorted(self.settings.items())),
         }
 
 
@@ -92,7 +92,7 @@ class Side:
 class RolesPlan:
     """What to do on the target, and what the operator has to know.
 
-    :param skipped: role -> why it is not moved
+    :param skipped: role -> why it is not moved; predefined roles are not listed
     :param without_password: login roles whose password the source did not let us read: set new ones
     :param old_password_method: login roles with an md5 password, which scram-sha-256 in pg_hba refuses
     :param not_possible: sentences about what the target's administrator may not give
@@ -111,15 +111,13 @@ def read_side(connection: Connection, database: str) -> Side:
     readable = bool(client.query_value(connection, "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')"))
     catalog = "pg_authid" if readable else "pg_roles"
     password = "r.rolpassword" if readable else "NULL"
-    settings: dict[str, dict[tuple[str, str], str]] = {}
+    settings: dict[str, dict[str, str]] = {}
     for row in client.query(
         connection,
-        "SELECT r.rolname::text, coalesce(d.datname::text, '') AS datname, unnest(s.setconfig) AS setting FROM pg_db_role_setting s "
-        "JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase WHERE s.setdatabase = 0 OR d.datname = %s",
-        (database,),
+        "SELECT r.rolname::text, unnest(s.setconfig) AS setting FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole WHERE s.setdatabase = 0",
     ):
         name, _equals, value = row["setting"].partition("=")
-        settings.setdefault(row["rolname"], {})[(row["datname"], name)] = value
+        settings.setdefault(row["rolname"], {})[name] = value
     roles = {}
     for row in client.query(
         connection,
@@ -157,16 +155,17 @@ def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefi
     :param exclude: roles that are not moved, by name (administrators)
     :param own_prefix: roles of ours begin with it
     """
-    skipped = {name: why for name in source.roles if (why := _why_skipped(source.roles[name], exclude, own_prefix))}
+    candidates = [name for name in source.roles if not name.startswith("pg_")]
+    skipped = {name: why for name in candidates if (why := _why_skipped(source.roles[name], exclude, own_prefix))}
     not_possible: list[str] = []
     wanted: dict[str, Role] = {}
-    for name in sorted(set(source.roles) - set(skipped)):
+    for name in sorted(set(candidates) - set(skipped)):
         role = source.roles[name]
         refused = [] if administrator_is_superuser else sorted(column for column in ADMINISTRATIVE if role.attributes[column])
         if refused:
             words = ", ".join(ATTRIBUTES[column][0] for column in refused)
             not_possible.append(f"Role {name} has {words} on the source, which the target's administrator may not give.")
-            role = replace(role, attributes={**role.attributes, **{column: False for column in refused}})
+            role = replace(role, attributes={**role.attributes, **dict.fromkeys(refused, False)})
         wanted[name] = role
     actions = [action for name in wanted for action in _plan_role(wanted[name], target.roles.get(name), administrator_is_superuser)]
     actions += _plan_memberships(source, target, wanted, not_possible)
@@ -184,8 +183,6 @@ def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefi
 
 def _why_skipped(role: Role, exclude: t.Collection[str], own_prefix: str) -> str | None:
     """Why a role of the source is not moved; None when it is."""
-    if role.name.startswith("pg_"):
-        return "predefined by PostgreSQL"
     if role.name.startswith(own_prefix):
         return "made by the migration itself"
     if role.name == "postgres" or role.name in exclude:
@@ -251,14 +248,6 @@ def _membership_options(item: Membership) -> str:
 def _plan_settings(role: Role, there: Role | None) -> list[Action]:
     """ALTER ROLE ... SET and RESET."""
     now = there.settings if there else {}
-    actions = []
-    for (database, name), value in sorted(role.settings.items()):
-        if now.get((database, name)) != value:
-            actions.append(Action(f"{_alter(role.name, database)} SET {setting(name, value)}"))
-    for database, name in sorted(set(now) - set(role.settings)):
-        actions.append(Action(f"{_alter(role.name, database)} RESET {'.'.join(identifier(part) for part in name.split('.'))}"))
-    return actions
-
-
-def _alter(role: str, database: str) -> str:
-    return f"ALTER ROLE {identifier(role)}" + (f" IN DATABASE {identifier(database)}" if database else "")
+    alter = f"ALTER ROLE {identifier(role.name)}"
+    changes = [Action(f"{alter} SET {setting(name, value)}") for name, value in sorted(role.settings.items()) if now.get(name) != value]
+    return changes + [Action(f"{alter} RESET {setting_name(name)}") for name in sorted(set(now) - set(role.settings))]
