@@ -4,9 +4,10 @@
 # This is a private util of freight.pg_ha: it may change without notice.
 """Schema fingerprint: every object's definition out of the catalogs, comparable across major versions 13 to 18.
 
-A definition has two parts. ``facts`` must be equal on both sides. ``text`` is what the server prints from a parsed expression
-(views, rules, SQL bodies): two majors may print the same thing differently, so across majors a different text is reported as not
-compared instead of as a false alarm.
+A definition has two parts. ``facts`` must be equal on both sides. ``text`` is what the server prints from a parsed query (views,
+rules, SQL bodies). Two majors may print the same query differently: across majors it is compared without qualifiers (16 prints
+fewer of them; what a view depends on is among its facts), and what differs even then is reported as not compared instead of as a
+false alarm.
 """
 
 from __future__ import annotations
@@ -69,15 +70,22 @@ _QUERIES: dict[str, str] = {
                    'partition_bound', pg_get_expr(c.relpartbound, c.oid),
                    'parents', (SELECT array_agg(i.inhparent::regclass::text ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = c.oid),
                    'of_type', CASE WHEN c.reloftype <> 0 THEN format_type(c.reloftype, NULL) END,
-                   'server', (SELECT s.srvname FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid)) AS facts,
+                   'server', (SELECT s.srvname FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid),
+                   'depends_on', CASE WHEN c.relkind IN ('v', 'm') THEN
+                       (SELECT array_agg(DISTINCT i.identity COLLATE "C") FROM pg_rewrite r
+                            JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                            CROSS JOIN LATERAL pg_identify_object(d.refclassid, d.refobjid, d.refobjsubid) i
+                        WHERE r.ev_class = c.oid AND d.refobjid <> c.oid) END) AS facts,
                CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END AS text
         FROM {_FROM_RELATION}
         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND {_SCHEMAS} AND {_not_extension("pg_class", "c.oid")}""",
+    # A partition's identity is its parent's: only since 17 the partition says so itself.
     "columns": f"""
         SELECT 'column' AS kind, {_RELATION_NAME} || '.' || quote_ident(a.attname) AS name,
                jsonb_build_object(
                    'position', row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum), 'type', format_type(a.atttypid, a.atttypmod),
-                   'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'generated', a.attgenerated, 'identity', a.attidentity,
+                   'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'generated', a.attgenerated,
+                   'identity', CASE WHEN NOT c.relispartition THEN a.attidentity END,
                    'collation', CASE WHEN a.attcollation <> ty.typcollation THEN
                        (SELECT format('%I.%I', cn.nspname, co.collname) FROM pg_collation co JOIN pg_namespace cn ON cn.oid = co.collnamespace
                         WHERE co.oid = a.attcollation) END,
@@ -300,6 +308,14 @@ def normalise(text: str | None) -> str:
     return "" if text is None else re.sub(r"\s+", " ", text).strip()
 
 
+_TOKENS = re.compile(r"""('(?:[^']|'')*')|((?:"(?:[^"]|"")*"|[^\W\d][\w$]*)\.)(?=["\w*])|\s+""")
+
+
+def unqualified(text: str) -> str:
+    """A printed query without qualifiers and white space; literals stay as they are (pure)."""
+    return _TOKENS.sub(lambda found: found.group(1) or "", text)
+
+
 def compare_fingerprints(source: Fingerprint, target: Fingerprint) -> Comparison:
     """What differs (pure). An extension that only the target has, and an extension's version, are notes."""
     mismatches: list[dict[str, str]] = []
@@ -324,7 +340,7 @@ def compare_fingerprints(source: Fingerprint, target: Fingerprint) -> Comparison
         elif here is not None and here.text != there.text:
             if source.major == target.major:
                 mismatches.append({"object": name, "side": "both", "problem": "has another definition on the target"})
-            else:
+            elif unqualified(here.text) != unqualified(there.text):
                 reason = f"PostgreSQL {source.major} and {target.major} print its definition differently; name, owner, privileges and columns are equal"
                 not_compared.append({"object": name, "reason": reason})
     for extension in sorted(source.extensions.keys() & target.extensions.keys()):

@@ -192,6 +192,9 @@ class Comparison:
             "hold_ms": hold_ms,
             "hold_attempts": attempts,
             "fingerprint": {side: before[side].summary() for side in SIDES},
+            # The target's, for the cutover: a change of either makes this comparison void.
+            "system_identifier": positions[TARGET].system_identifier,
+            "timeline": positions[TARGET].timeline,
             "source": positions[SOURCE].as_dict(),
             "target": positions[TARGET].as_dict(),
             "by_table": [

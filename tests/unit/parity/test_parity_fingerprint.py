@@ -99,6 +99,20 @@ def test_a_text_counts_within_a_major_only() -> None:
     assert fingerprint.compare_fingerprints(side(view_v=one), side(17, view_v=Definition('{"owner": "b"}', "SELECT 1"))).mismatches
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("SELECT a.b, a.c FROM s.a", "SELECT b, c FROM s.a", True),
+        ('SELECT "A ""x".b FROM t', "SELECT b FROM t", True),
+        ("SELECT 'a.b' FROM t", "SELECT 'b' FROM t", False),
+        ("SELECT 1.5 FROM t", "SELECT 5 FROM t", False),
+        ("SELECT a.b + 1 FROM a", "SELECT b + 2 FROM a", False),
+    ],
+)
+def test_qualifiers_do_not_count_across_majors(one: str, other: str, same: bool) -> None:
+    assert (fingerprint.unqualified(one) == fingerprint.unqualified(other)) is same
+
+
 def test_extensions_of_the_target_and_versions_are_notes() -> None:
     found = fingerprint.compare_fingerprints(side(extensions={"x": "1.0"}), side(extension_y=Definition("{}"), extensions={"x": "1.1"}))
     assert found.mismatches == []
