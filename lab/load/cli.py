@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -16,9 +17,7 @@ import time
 import typing as t
 from decimal import Decimal
 
-try:
-    import module_utils._ledger
-except ImportError:  # run from a checkout: the collection's own copy
+if importlib.util.find_spec("module_utils") is None:  # run from a checkout: the collection's own copy
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "plugins"))
 
 from module_utils._core.errors import PgHaError, UsageError
@@ -210,7 +209,9 @@ def start(arguments: argparse.Namespace) -> int:
         if time.monotonic() > deadline:
             load.folder.request_stop()
             errors = [error["message"] for error in load.folder.read_errors(3)]
-            raise PgHaError(f"The load did not come up within {START_TIMEOUT_SECONDS} s and was asked to stop; first errors: {errors}; log: {load.folder.path}/log")
+            raise PgHaError(
+                f"The load did not come up within {START_TIMEOUT_SECONDS} s and was asked to stop; first errors: {errors}; log: {load.folder.path}/log"
+            )
         time.sleep(0.1)
 
 

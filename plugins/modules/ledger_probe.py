@@ -112,7 +112,6 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
@@ -168,7 +167,9 @@ class Probe:
         in_order = driver.drive(self.folder, self.workload, self.connect, lambda: self.folder.stop_requested() or time.monotonic() >= end)
         lock.release()
         if not in_order:
-            raise ClientError(f"Not all clients of the probe ended in good order; their record in {self.folder.path} can be read.", probe=self.folder.read_live())
+            raise ClientError(
+                f"Not all clients of the probe ended in good order; their record in {self.folder.path} can be read.", probe=self.folder.read_live()
+            )
 
     def stop(self) -> None:
         """Ask the clients to end and wait for it."""

@@ -44,8 +44,9 @@ _LATEST_START_SECONDS = 1.0
 class Workload(t.Protocol):
     """What a write is. Pure: text follows from (client, seq)."""
 
-    commit_answer: str
-    """The server's answer to the last step that means committed."""
+    @property
+    def commit_answer(self) -> str:
+        """The server's answer to the last step that means committed."""
 
     def steps(self, client: int, seq: int) -> tuple[str, ...]:
         """Messages to the server; the last one commits."""

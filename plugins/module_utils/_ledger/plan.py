@@ -320,7 +320,8 @@ def judge(
         "longest_client_stall_at": format_moment(stall.from_wall),
         "longest_client_stall_client": stall.client,
         "latency_ms": {
-            name: round(percentile(latencies, share) / 1e6, 3) if latencies else None for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
+            name: round(percentile(latencies, share) / 1e6, 3) if latencies else None
+            for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
         },
         "transactions_per_second": round(len(acknowledged) * NANOSECONDS / (end - begin), 1) if end > begin else 0.0,
         "torn_bytes": sum(client.torn_bytes for client in record.clients),

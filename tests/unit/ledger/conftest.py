@@ -93,7 +93,8 @@ class BackgroundProbe:
 
     def stop(self) -> None:
         """Stop in good order."""
-        self.probe.stop()
+        if self.probe.folder.exists():
+            self.probe.stop()
         self._thread.join(20)
 
 

@@ -13,7 +13,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import 
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger import plan
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.model import Balances, ClientRecord, Entry, Header, Kind, Record
 
-I, A, F, U, FOUND, ABSENT, S, END = Kind.INTENT, Kind.ACK, Kind.FAIL, Kind.UNKNOWN, Kind.FOUND, Kind.ABSENT, Kind.SURFACED, Kind.END
+N, A, F, U, FOUND, ABSENT, S, END = Kind.INTENT, Kind.ACK, Kind.FAIL, Kind.UNKNOWN, Kind.FOUND, Kind.ABSENT, Kind.SURFACED, Kind.END
 MS = 1_000_000
 BASE = 1_800_000_000_000_000_000
 
@@ -35,7 +35,7 @@ def record(*clients: list[tuple[t.Any, ...]], first_seq: int = 0) -> Record:
 
 def writes(count: int, end: bool = True) -> list[tuple[t.Any, ...]]:
     """``count`` writes of 1 ms, one every 10 ms."""
-    made = [step for seq in range(count) for step in ((10 * seq, I, seq), (10 * seq + 1, A, seq))]
+    made = [step for seq in range(count) for step in ((10 * seq, N, seq), (10 * seq + 1, A, seq))]
     return [*made, (10 * count, END, 0)] if end else made
 
 
@@ -73,20 +73,20 @@ def test_the_number_in_the_table_begins_at_the_runs_first() -> None:
     ("steps", "rows", "unknown", "acknowledged", "unexpected"),
     [
         # The client looked and found it.
-        ([(1, I, 0), (2, U, 0, "lost"), (3, I, 0), (4, FOUND, 0)], [(0, 0)], (1, 1, 0), 1, 0),
+        ([(1, N, 0), (2, U, 0, "lost"), (3, N, 0), (4, FOUND, 0)], [(0, 0)], (1, 1, 0), 1, 0),
         # The client looked, it was not there, and it wrote again.
-        ([(1, I, 0), (2, U, 0, "lost"), (3, I, 0), (4, ABSENT, 0), (5, A, 0)], [(0, 0)], (1, 0, 1), 1, 0),
+        ([(1, N, 0), (2, U, 0, "lost"), (3, N, 0), (4, ABSENT, 0), (5, A, 0)], [(0, 0)], (1, 0, 1), 1, 0),
         # Two unknown in a row: the later one took effect.
-        ([(1, I, 0), (2, U, 0, "lost"), (3, I, 0), (4, ABSENT, 0), (5, U, 0, "lost"), (6, I, 0), (7, FOUND, 0)], [(0, 0)], (2, 1, 1), 1, 0),
+        ([(1, N, 0), (2, U, 0, "lost"), (3, N, 0), (4, ABSENT, 0), (5, U, 0, "lost"), (6, N, 0), (7, FOUND, 0)], [(0, 0)], (2, 1, 1), 1, 0),
         # Nobody looked any more: the table says.
-        ([(1, I, 0), (2, U, 0, "lost"), (3, S, 0)], [(0, 0)], (1, 1, 0), 0, 0),
-        ([(1, I, 0), (2, U, 0, "lost"), (3, S, 0)], [], (1, 0, 1), 0, 0),
+        ([(1, N, 0), (2, U, 0, "lost"), (3, S, 0)], [(0, 0)], (1, 1, 0), 0, 0),
+        ([(1, N, 0), (2, U, 0, "lost"), (3, S, 0)], [], (1, 0, 1), 0, 0),
         # Killed in the middle.
-        ([(1, I, 0)], [(0, 0)], (1, 1, 0), 0, 0),
-        ([(1, I, 0)], [], (1, 0, 1), 0, 0),
+        ([(1, N, 0)], [(0, 0)], (1, 1, 0), 0, 0),
+        ([(1, N, 0)], [], (1, 0, 1), 0, 0),
         # Refused, certainly, and there all the same.
-        ([(1, I, 0), (2, F, 0, "25006"), (3, S, 0, "25006")], [(0, 0)], (0, 0, 0), 0, 1),
-        ([(1, I, 0), (2, F, 0, "25006"), (3, S, 0, "25006")], [], (0, 0, 0), 0, 0),
+        ([(1, N, 0), (2, F, 0, "25006"), (3, S, 0, "25006")], [(0, 0)], (0, 0, 0), 0, 1),
+        ([(1, N, 0), (2, F, 0, "25006"), (3, S, 0, "25006")], [], (0, 0, 0), 0, 0),
     ],
 )
 def test_unknown_outcomes_are_resolved(
@@ -98,7 +98,7 @@ def test_unknown_outcomes_are_resolved(
 
 
 def test_errors_are_counted_by_class_and_retries_apart() -> None:
-    steps = [(1, I, 0), (2, F, 0, "40001"), (3, I, 0), (4, F, 0, "57P01"), (5, I, 0), (6, F, 0, "connect"), (7, I, 0), (8, A, 0), (9, END, 0)]
+    steps = [(1, N, 0), (2, F, 0, "40001"), (3, N, 0), (4, F, 0, "57P01"), (5, N, 0), (6, F, 0, "connect"), (7, N, 0), (8, A, 0), (9, END, 0)]
     verdict = plan.judge(record(steps), [(0, 0)])
     assert (verdict["errors"], verdict["errors_by_class"], verdict["retries"], verdict["attempts"]) == (2, {"57P01": 1, "connect": 1}, 1, 4)
     assert verdict["latency_ms"]["max"] == 7.0
@@ -106,8 +106,8 @@ def test_errors_are_counted_by_class_and_retries_apart() -> None:
 
 
 def test_the_write_pause_is_over_all_clients_and_the_stall_over_one() -> None:
-    one = [(0, I, 0), (1, A, 0), (2, I, 1), (101, A, 1), (102, END, 0)]
-    two = [(0, I, 0), (31, A, 0), (32, I, 1), (70, A, 1), (102, END, 0)]
+    one = [(0, N, 0), (1, A, 0), (2, N, 1), (101, A, 1), (102, END, 0)]
+    two = [(0, N, 0), (31, A, 0), (32, N, 1), (70, A, 1), (102, END, 0)]
     verdict = plan.judge(record(one, two), [(0, 0), (0, 1), (1, 0), (1, 1)])
     assert verdict["write_pause_ms"] == 39.0
     assert verdict["write_pause_at"] == plan.format_moment(BASE + 31 * MS)
@@ -115,13 +115,13 @@ def test_the_write_pause_is_over_all_clients_and_the_stall_over_one() -> None:
 
 
 def test_a_server_that_never_came_back_is_a_pause() -> None:
-    steps = [*writes(2, end=False), (20, I, 2), (21, F, 2, "lost"), (5000, I, 2), (5001, F, 2, "connect"), (5002, END, 0)]
+    steps = [*writes(2, end=False), (20, N, 2), (21, F, 2, "lost"), (5000, N, 2), (5001, F, 2, "connect"), (5002, END, 0)]
     verdict = plan.judge(record(steps), [(0, 0), (0, 1)])
     assert verdict["write_pause_ms"] == 4990.0 and verdict["longest_client_stall_ms"] == 4990.0
 
 
 def test_a_pause_is_looked_for_around_a_moment() -> None:
-    steps = [(0, I, 0), (1, A, 0), (900, I, 1), (901, A, 1), (5000, I, 2), (5001, A, 2), (5100, I, 3), (5301, A, 3), (5302, END, 0)]
+    steps = [(0, N, 0), (1, A, 0), (900, N, 1), (901, A, 1), (5000, N, 2), (5001, A, 2), (5100, N, 3), (5301, A, 3), (5302, END, 0)]
     verdict = plan.judge(record(steps), [(0, seq) for seq in range(4)], window=plan.Window(BASE + 5200 * MS, 50 * MS))
     assert (verdict["write_pause_ms"], verdict["write_pause_whole_run_ms"]) == (300.0, 4100.0)
 
@@ -137,7 +137,7 @@ def test_an_empty_record_is_refused() -> None:
 
 
 def test_nothing_acknowledged_is_not_ok() -> None:
-    assert "nothing was shown" in plan.judge(record([(1, I, 0), (2, F, 0, "40001"), (3, END, 0)]), [])["problems"][0]
+    assert "nothing was shown" in plan.judge(record([(1, N, 0), (2, F, 0, "40001"), (3, END, 0)]), [])["problems"][0]
 
 
 def test_a_client_that_died_is_not_ok_unless_the_run_goes_on() -> None:
@@ -183,7 +183,7 @@ def test_percentiles_are_values_that_were_seen(share: float, expected: int) -> N
 
 
 def test_seconds_without_an_acknowledgement_are_in_the_timeline() -> None:
-    steps = [(0, I, 0), (1, A, 0), (2, I, 1), (3, F, 1, "lost"), (2000, I, 1), (2001, A, 1), (2002, END, 0)]
+    steps = [(0, N, 0), (1, A, 0), (2, N, 1), (3, F, 1, "lost"), (2000, N, 1), (2001, A, 1), (2002, END, 0)]
     assert [(row["acknowledged"], row["errors"], row["latency_max_ms"]) for row in plan.timeline(record(steps))] == [(1, 1, 1.0), (0, 0, 0.0), (1, 0, 1999.0)]
 
 
