@@ -154,7 +154,6 @@ import socket
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._assessment import client, plan
 from ansible_collections.freight.pg_ha.plugins.module_utils._assessment.model import Options
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
@@ -220,7 +219,7 @@ def options_of(params: dict[str, t.Any]) -> Options:
 
 def now() -> str:
     """The time here, ISO 8601 UTC."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def run(params: dict[str, t.Any]) -> Outcome:

@@ -111,7 +111,6 @@ phase:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal

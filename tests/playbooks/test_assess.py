@@ -115,7 +115,13 @@ class World:
     def play(self, playbook: str, *arguments: str) -> tuple[int, int, str]:
         """Run a playbook; its exit code, the number of changed tasks and its output."""
         done = subprocess.run(
-            [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), str(ROOT / "playbooks" / playbook), "-i", str(self.folder / "inventory.yml"), *arguments],
+            [
+                str(pathlib.Path(sys.executable).with_name("ansible-playbook")),
+                str(ROOT / "playbooks" / playbook),
+                "-i",
+                str(self.folder / "inventory.yml"),
+                *arguments,
+            ],
             cwd=ROOT,
             env={**os.environ, "ANSIBLE_ROLES_PATH": str(ROOT / "tests" / "playbooks" / "roles"), "ANSIBLE_NOCOLOR": "1"},
             text=True,
@@ -137,7 +143,13 @@ class World:
 
     def stop(self) -> None:
         """Leave nothing behind."""
-        subprocess.run([str(self.bin / "pg_ctl"), "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop"], user="postgres", cwd="/", check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [str(self.bin / "pg_ctl"), "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop"],
+            user="postgres",
+            cwd="/",
+            check=False,
+            stdout=subprocess.DEVNULL,
+        )
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self.run_directory, ignore_errors=True)
 
@@ -210,8 +222,8 @@ def test_6_a_target_that_is_there_is_asked_and_after_the_cutover_the_assessment_
     assert "target_unknown" not in output
     assert world.evidence()["facts"]["target_version_num"] // 10000 == world.major
     world.sql(
-        "CREATE SCHEMA ha_migration; CREATE TABLE ha_migration.phase (migration text, phase text, state text NOT NULL, inputs text NOT NULL, run text NOT NULL, "
-        "started_at timestamptz NOT NULL, finished_at timestamptz, evidence jsonb, PRIMARY KEY (migration, phase)); "
+        "CREATE SCHEMA ha_migration; CREATE TABLE ha_migration.phase (migration text, phase text, state text NOT NULL, inputs text NOT NULL, "
+        "run text NOT NULL, started_at timestamptz NOT NULL, finished_at timestamptz, evidence jsonb, PRIMARY KEY (migration, phase)); "
         f"INSERT INTO ha_migration.phase VALUES ('{world.migration}', 'cut_over', 'done', '', '', now(), now(), '{{}}'); CREATE TABLE nokey (a int)"
     )
     code, changed, output = world.play("assess.yml")

@@ -11,7 +11,6 @@ import typing as t
 
 import psycopg2
 import pytest
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._assessment import client
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, UsageError
 from ansible_collections.freight.pg_ha.plugins.modules import assessment_info

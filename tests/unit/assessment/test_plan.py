@@ -9,7 +9,6 @@ import typing as t
 from dataclasses import replace
 
 import pytest
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._assessment import plan
 from ansible_collections.freight.pg_ha.plugins.module_utils._assessment.model import Options, Role, Sequence, Session, Source, Table, Target
 

@@ -9,7 +9,6 @@ import pathlib
 import typing as t
 
 import pytest
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
