@@ -100,10 +100,13 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
             raise ClientError(f"The source does not show its own database {name}.")
         there = database.read_database(target, name)
         administrator = str(client.query_value(target, "SELECT session_user::text"))
-        moved = {row["name"] for row in client.query(target, "SELECT rolname::text AS name FROM pg_roles WHERE rolname !~ '^ha_migration'")}
+        roles = {row["name"] for row in client.query(target, "SELECT rolname::text AS name FROM pg_roles")}
         if check_mode:
             # Roles that migrated_roles would have made by now.
-            moved |= {grantee for grantee, _privilege, _option in here.privileges if grantee and not grantee.startswith("ha_migration")} | {here.owner}
+            roles |= {grantee for grantee, _privilege, _option in here.privileges if grantee} | {here.owner}
+        # As migrated_roles has it: administrators stay, and each side has its own.
+        administrators = {"postgres", administrator, str(client.query_value(source, "SELECT session_user::text"))}
+        moved = {role for role in roles - administrators if not role.startswith("ha_migration")}
         creation, changes, wanted = database.plan_database(here, there, moved, administrator)
         if not check_mode:
             for action in creation:
