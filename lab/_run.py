@@ -30,7 +30,7 @@ def ansible_playbook() -> str:
     """Path of ansible-playbook; ends the program when there is none."""
     found = shutil.which("ansible-playbook", path=environment()["PATH"])
     if found is None:
-        stop("no ansible-playbook in .build/venv or in PATH: run `make venv` first.")
+        stop("no ansible-playbook in .build/venv or in PATH: run `make setup` first.")
     return str(found)
 
 
