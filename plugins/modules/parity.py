@@ -139,7 +139,6 @@ evidence:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.names import APPLICATION_NAME

@@ -27,6 +27,13 @@ options:
     description: Service name of the target in the service file.
     type: str
     default: target
+  parity:
+    description: Evidence of an earlier comparison of rows. RV(void_because) says whether it still holds.
+    type: dict
+  parity_max_age_seconds:
+    description: How old that evidence may be.
+    type: int
+    default: 3600
 extends_documentation_fragment:
   - freight.pg_ha.postgresql
   - freight.pg_ha.attributes
@@ -87,36 +94,58 @@ fingerprints:
   sample:
     source: {sha256: "9f86d0...", objects: 412, major: 15}
     target: {sha256: "60303a...", objects: 412, major: 17}
+positions:
+  description: Per side the system identifier, the timeline and the write position.
+  returned: success
+  type: dict
+void_because:
+  description:
+    - Why O(parity) proves nothing any more, empty when it holds. It is void when it is too old, when a schema changed since, and when
+      either side has another timeline, because a failover of the target can lose applied rows.
+  returned: when O(parity) is given
+  type: str
 """
 
+import datetime
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.names import APPLICATION_NAME
-from ansible_collections.freight.pg_ha.plugins.module_utils._parity.plan import mismatch_sentence
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.plan import mismatch_sentence, why_void
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.snapshot import read_position
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
 
 def argument_spec() -> dict[str, t.Any]:
     """Arguments of the module."""
-    return {**client.connection_argument_spec(), "source": {"type": "str", "default": "source"}, "target": {"type": "str", "default": "target"}}
+    return {
+        **client.connection_argument_spec(),
+        "source": {"type": "str", "default": "source"},
+        "target": {"type": "str", "default": "target"},
+        "parity": {"type": "dict"},
+        "parity_max_age_seconds": {"type": "int", "default": 3600},
+    }
 
 
 def run(params: dict[str, t.Any]) -> Outcome:
     """Read both fingerprints and compare them."""
-    fingerprints = {}
+    fingerprints, positions = {}, {}
     for side in ("source", "target"):
         connection = client.connect(
             params["service_file"], params[side], application_name=APPLICATION_NAME, connect_timeout_seconds=params["connect_timeout_seconds"]
         )
         try:
             fingerprints[side] = read_fingerprint(connection)
+            positions[side] = read_position(connection).as_dict()
         finally:
             connection.close()
     found = compare_fingerprints(fingerprints["source"], fingerprints["target"])
+    void: dict[str, t.Any] = {}
+    if params["parity"] is not None:
+        hashes = {side: fingerprint.sha256 for side, fingerprint in fingerprints.items()}
+        void["void_because"] = why_void(params["parity"], hashes, positions, params["parity_max_age_seconds"], datetime.datetime.now(datetime.UTC))
     return Outcome(
         changed=False,
         result={
@@ -125,6 +154,8 @@ def run(params: dict[str, t.Any]) -> Outcome:
             "not_compared": found.not_compared,
             "notes": found.notes,
             "fingerprints": {side: fingerprint.summary() for side, fingerprint in fingerprints.items()},
+            "positions": positions,
+            **void,
         },
     )
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import typing as t
 
 from .model import SOURCE, TARGET, Chunk, Key, Table
@@ -246,3 +247,24 @@ def mismatch_sentence(mismatch: dict[str, t.Any]) -> str:
     where = mismatch["object"] + (f" ({mismatch['range']})" if mismatch.get("range") else "")
     named = "; ".join(f"{key['key']}: {key['problem']}" for key in mismatch.get("keys") or [])
     return f"{where[0].upper()}{where[1:]}: {mismatch['problem']}" + (f" [{named}]" if named else "") + "."
+
+
+def why_void(evidence: dict[str, t.Any], hashes: dict[str, str], positions: dict[str, dict[str, t.Any]], max_age_seconds: float, now: datetime.datetime) -> str:
+    """Why the evidence of a comparison proves nothing any more, '' when it holds (pure).
+
+    :param hashes: the schemas' fingerprints by side, as they are now
+    :param positions: system identifier and timeline by side, as they are now
+    """
+    try:
+        if evidence["outcome"] != "done":
+            return "the last comparison did not end well"
+        for side in (SOURCE, TARGET):
+            for fact, words in (("system_identifier", "is another server"), ("timeline", "had a failover")):
+                if evidence[side][fact] != positions[side][fact]:
+                    return f"the {side} {words} since the last comparison"
+            if evidence["fingerprint"][side]["sha256"] != hashes[side]:
+                return f"the schema changed on the {side} since the last comparison"
+        age = (now - datetime.datetime.fromisoformat(evidence["finished_at"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return "the evidence of the last comparison is not complete"
+    return f"the last comparison is {age:.0f} s old" if age > max_age_seconds else ""

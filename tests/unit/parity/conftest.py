@@ -48,7 +48,8 @@ ROWS = '''
 INSERT INTO public.account (owner, balance, mood, note, where_to)
     SELECT 'owner ' || i, i, (ARRAY['sad', 'ok', 'happy'])[1 + i %% 3]::public.mood, jsonb_build_object('i', i), ROW('street', i)::public.place
     FROM generate_series(1, 3000) i;
-INSERT INTO public.entry SELECT md5(i::text)::uuid, 1 + i %% 3000, random() * i, ARRAY['a', NULL, i::text], public.span(i, i + 0.1) FROM generate_series(1, 2000) i;
+INSERT INTO public.entry SELECT md5(i::text)::uuid, 1 + i %% 3000, random() * i, ARRAY['a', NULL, i::text],
+    public.span(i, i + 0.1) FROM generate_series(1, 2000) i;
 INSERT INTO "Größe ""x"""."Tabelle 'y' %%s \\" SELECT 'k''ey ' || i, ('\\x' || lpad(to_hex(i), 8, '0'))::bytea FROM generate_series(1, 50) i;
 INSERT INTO public.keyless SELECT i %% 10, CASE WHEN i %% 7 = 0 THEN NULL ELSE '' END FROM generate_series(1, 500) i;
 INSERT INTO public.pair SELECT i, 'b' || i, repeat('x', i) FROM generate_series(1, 100) i;

@@ -75,7 +75,14 @@ def test_a_change_is_named(pair: t.Any, statement: str, objects: set[str]) -> No
 def test_the_module_says_equal(pair: t.Any) -> None:
     from ansible_collections.freight.pg_ha.plugins.modules import schema_fingerprint_info
 
-    params = {"service_file": pair.service_file, "source": "source", "target": "target", "connect_timeout_seconds": 5}
+    params = {
+        "service_file": pair.service_file,
+        "source": "source",
+        "target": "target",
+        "connect_timeout_seconds": 5,
+        "parity": None,
+        "parity_max_age_seconds": 60,
+    }
     outcome = schema_fingerprint_info.run(params)
     assert outcome.changed is False and outcome.result["equal"] is True
     assert outcome.result["fingerprints"]["source"]["objects"] > 60

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import pathlib
 import typing as t
 
@@ -150,3 +151,33 @@ def test_a_writer_that_died_is_lost(tmp_path: pathlib.Path) -> None:
     writer.release()
     assert read_progress(path, "one")["state"] == "lost"
     assert read_progress(path, "other")["state"] == "absent" and read_progress(str(tmp_path / "none"), "one")["state"] == "absent"
+
+
+POSITION = {"system_identifier": "7", "timeline": 1, "lsn": "0/1"}
+EVIDENCE = {
+    "outcome": "done",
+    "finished_at": "2026-11-23T04:00:00.000+00:00",
+    "source": POSITION,
+    "target": POSITION,
+    "fingerprint": {"source": {"sha256": "a"}, "target": {"sha256": "b"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "now", "because"),
+    [
+        ({}, {}, ""),
+        ({"outcome": "failed"}, {}, "did not end well"),
+        ({"finished_at": "2026-11-23T02:00:00+00:00"}, {}, "7260 s old"),
+        ({"finished_at": None}, {}, "not complete"),
+        ({"target": {}}, {}, "not complete"),
+        ({}, {"target": {**POSITION, "timeline": 2}}, "the target had a failover"),
+        ({}, {"source": {**POSITION, "system_identifier": "8"}}, "the source is another server"),
+        ({"fingerprint": {"source": {"sha256": "a"}, "target": {"sha256": "c"}}}, {}, "the schema changed on the target"),
+    ],
+)
+def test_evidence_becomes_void(evidence: dict[str, t.Any], now: dict[str, t.Any], because: str) -> None:
+    positions = {"source": POSITION, "target": {**POSITION, "lsn": "0/99"}, **now}
+    moment = datetime.datetime(2026, 11, 23, 4, 1, tzinfo=datetime.UTC)
+    found = plan.why_void({**EVIDENCE, **evidence}, {"source": "a", "target": "b"}, positions, 3600, moment)
+    assert because in found if because else found == ""

@@ -22,7 +22,6 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import names, snapshot, tables, work
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
-
 NASTY = '''"Größe ""x"""."Tabelle 'y' %s \\"'''
 
 
@@ -55,7 +54,8 @@ def test_a_writer_at_work_causes_no_mismatch(pair: t.Any) -> None:
                 client.query(
                     session,
                     "BEGIN; INSERT INTO public.account (owner, balance) VALUES ('new', %s); UPDATE public.account SET balance = balance + 1 WHERE id = %s; "
-                    "UPDATE public.pair SET c = c || 'y' WHERE a = %s; INSERT INTO public.keyless VALUES (%s, 'w'); DELETE FROM public.entry WHERE account = %s; "
+                    "UPDATE public.pair SET c = c || 'y' WHERE a = %s; INSERT INTO public.keyless VALUES (%s, 'w'); "
+                    "DELETE FROM public.entry WHERE account = %s; "
                     "INSERT INTO ha_migration.probe (run, client, seq) VALUES ('test', %s, %s); COMMIT",
                     (dice.randrange(100), dice.randrange(1, 3000), dice.randrange(1, 100), number, dice.randrange(1, 300), number, commits[number]),
                 )
