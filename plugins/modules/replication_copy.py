@@ -122,7 +122,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-copy:
+initial_copy:
   description: What was copied, also when an earlier run has done it.
   type: dict
   returned: success

@@ -11,7 +11,7 @@ short_description: Progress of the initial copy of a migration, and the state of
 version_added: 0.1.0
 description:
   - Says how far M(freight.pg_ha.replication_copy) is and, after it, how far the target is behind.
-  - Meant for a loop with C(until) and C(delay) beside a copy that runs with C(async); C(copy.ended) is true when there is nothing to wait for.
+  - Meant for a loop with C(until) and C(delay) beside a copy that runs with C(async); C(initial_copy.ended) is true when there is nothing to wait for.
 author:
   - the freight.pg_ha authors (@freight)
 extends_documentation_fragment:
@@ -44,13 +44,13 @@ EXAMPLES = r"""
     service_file: /run/pg_ha/freight/pg_service.conf
     job_results_file: "{{ __replication_job.results_file }}"
   register: __replication_progress
-  until: __replication_progress.copy.ended
+  until: __replication_progress.initial_copy.ended
   delay: 1
   retries: 86400
 """
 
 RETURN = r"""
-copy:
+initial_copy:
   description: The initial copy.
   type: dict
   returned: success
@@ -131,12 +131,12 @@ def run(params: dict[str, t.Any]) -> Outcome:
         locked = copy_client.lock_holder(source) is not None
         working = locked or not _job_has_ended(params["job_results_file"])
         if target is None:
-            return Outcome(False, {"copy": _describe(None, [], {}, locked, working), "link": link_client.LinkState().public()})
+            return Outcome(False, {"initial_copy": _describe(None, [], {}, locked, working), "link": link_client.LinkState().public()})
         row = copy_client.read_run(target)
         tables = copy_client.read_tables_done(target) if row else []
         running = copy_client.read_running(target) if row and locked else {}
         link = link_client.read_link(source, target, schema.FORWARD_LINK)
-        return Outcome(False, {"copy": _describe(row, tables, running, locked, working), "link": link.public()})
+        return Outcome(False, {"initial_copy": _describe(row, tables, running, locked, working), "link": link.public()})
     finally:
         source.close()
         if target is not None:

@@ -63,11 +63,11 @@ def run(settings: Settings, link: Link | None, programs: Programs, check_mode: b
             problems = _problems(sides, settings)
             if problems:
                 raise PlanError(f"The copy was finished, but {'; '.join(problems)}. Repeat the phase replicate (pg_ha_repeat).")
-            return Outcome.of(None, None, [], copy=_public(before["detail"]))
+            return Outcome.of(None, None, [], initial_copy=_public(before["detail"]))
         if check_mode:
             _refuse_when_target_serves(sides)
             tables, _facts = _check(sides, settings, programs, before)
-            return Outcome(True, {"copy": {"step": "predicted", "method": settings.method, "tables": len(tables)}, "actions": _predicted(settings, tables)})
+            return Outcome(True, {"initial_copy": {"step": "predicted", "method": settings.method, "tables": len(tables)}, "actions": _predicted(settings, tables)})
         if not copy_client.try_lock(sides.source):
             holder = copy_client.lock_holder(sides.source)
             session = holder["pid"] if holder else "unknown"
@@ -173,7 +173,7 @@ class _Copy:
             shutil.rmtree(folder, ignore_errors=True)
             if self.keeper is not None:
                 self.keeper.close()
-        return Outcome(True, {"copy": _public(self.detail), "actions": self.actions})
+        return Outcome(True, {"initial_copy": _public(self.detail), "actions": self.actions})
 
     def _steps(self, before: dict[str, t.Any] | None, folder: str, began: float) -> None:
         tables, facts = _check(self.sides, self.settings, self.programs, before)
