@@ -81,7 +81,10 @@ def postgresql_server() -> t.Iterator[Server]:
     data, port = folder / "data", _free_port()
     run: t.Callable[..., t.Any] = lambda *argv: subprocess.run([str(part) for part in argv], check=True, stdout=subprocess.DEVNULL, **demote)
     run(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c wal_level=logical -c fsync=off -c max_connections=60 -c max_prepared_transactions=5 "
+    options = (
+        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+        " -c wal_level=logical -c fsync=off -c max_connections=60 -c max_prepared_transactions=5 "
+    )
     # A new apply worker starts at once instead of after five seconds.
     options += "-c wal_retrieve_retry_interval=100ms -c max_replication_slots=40 -c max_wal_senders=40"
     run(binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
