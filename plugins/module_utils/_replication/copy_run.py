@@ -296,9 +296,10 @@ class _Copy:
             if job.kind == "table":
                 table = job.work[0]
                 copy_client.write_table_done(self.sides.target, table.quoted, result["rows"], {"format": result["format"]})
-                self.report.tables += 1
-                self.report.rows += result["rows"]
-                self.report.bytes += table.bytes
+                if not table.ours:
+                    self.report.tables += 1
+                    self.report.rows += result["rows"]
+                    self.report.bytes += table.bytes
                 if table.bytes < self.settings.early_index_bytes or table.oid not in early:
                     return []
                 constraints, indexes = early[table.oid]

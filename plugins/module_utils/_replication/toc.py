@@ -18,7 +18,7 @@ PG_CLASS = 1259
 PG_CONSTRAINT = 2606
 
 _LINE = re.compile(r"^(?P<number>\d+); (?P<catalog>\d+) (?P<oid>\d+) (?P<description>.*)$")
-_LARGE_OBJECT = re.compile(r"^(BLOB|BLOBS|BLOB METADATA|BLOB COMMENTS|LARGE OBJECTS?|(ACL|COMMENT|SECURITY LABEL) - LARGE OBJECT) ")
+_LARGE_OBJECT = re.compile(r"^(BLOB|BLOBS|BLOB METADATA|BLOB COMMENTS|(ACL|COMMENT|SECURITY LABEL) - LARGE OBJECTS?) ")
 
 
 @dataclass(frozen=True)
