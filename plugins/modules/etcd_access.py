@@ -85,13 +85,11 @@ Step = tuple[Action, str, dict[str, t.Any]]
 
 def run(client: EtcdClient, params: dict[str, t.Any], check_mode: bool) -> Outcome:
     """Read what is there and do what is missing, authentication last."""
-    enabled = client.auth_enabled()
-    password_holds = False
-    if enabled:
-        password_holds = client.log_in(params["user"], params["password"])
-        if not client.log_in("root", params["root_password"]):
-            raise UsageError("etcd does not accept the password of its user root; give the one that was set when authentication was enabled.")
-    steps = _plan(client, params, enabled, password_holds)
+    password_holds = client.log_in(params["user"], params["password"])
+    enabled = password_holds is not None
+    if enabled and not client.log_in("root", params["root_password"]):
+        raise UsageError("etcd does not accept the password of its user root; give the one that was set when authentication was enabled.")
+    steps = _plan(client, params, enabled, bool(password_holds))
     if not check_mode:
         for _action, path, body in steps:
             client.write(path, body)

@@ -36,6 +36,10 @@ options:
     description: Also wait until a synchronous standby streams from the leader.
     type: bool
     default: false
+  running_members:
+    description: Also wait until this many members run, the leader among them, and follow.
+    type: int
+    default: 1
   timeout_seconds:
     description: Bound of the switchover, and again of the wait after it.
     type: int
@@ -73,12 +77,13 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.client import PatroniClient, patroni_argument_spec
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.model import Cluster, Member
-from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.plan import leader_has_settled, plan_leader
+from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.plan import ANY, leader_has_settled, plan_leader
 
 
 def run(client: PatroniClient, params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK) -> Outcome:
     """Plan, switch over when due, wait until the cluster has settled."""
-    cluster = client.read_cluster()
+    # A cluster that is only starting answers nobody yet: whoever is content with any leader waits for it.
+    cluster = _wait(client, params, None, clock) if params["name"] == ANY and not check_mode else client.read_cluster()
     before = {"leader": None if cluster.leader is None else cluster.leader.name}
     actions = plan_leader(cluster, params["name"], params["max_lag_bytes"])
     if check_mode:
@@ -87,7 +92,8 @@ def run(client: PatroniClient, params: dict[str, t.Any], check_mode: bool, clock
     former = cluster.leader if actions else None
     if former is not None:
         _switch_over(client, former, params)
-    cluster = _wait(client, params, None if former is None else former.name, clock)
+    if params["name"] != ANY:
+        cluster = _wait(client, params, None if former is None else former.name, clock)
     return Outcome.of(before, {"leader": cluster.leader and cluster.leader.name}, actions, cluster=cluster.public())
 
 
@@ -110,10 +116,13 @@ def _wait(client: PatroniClient, params: dict[str, t.Any], former: str | None, c
             return error.message
 
     def accept(seen: Cluster | str) -> bool:
-        return isinstance(seen, Cluster) and leader_has_settled(seen, params["name"], former, params["synchronous_standby"])
+        return isinstance(seen, Cluster) and leader_has_settled(
+            seen, params["name"], former, params["synchronous_standby"], params["running_members"]
+        )
 
-    what = "A running leader" if params["name"] == "any" else f"Leader {params['name']}"
+    what = "A running leader" if params["name"] == ANY else f"Leader {params['name']}"
     what += " with a synchronous standby" if params["synchronous_standby"] else ""
+    what += f" and {params['running_members']} running members" if params["running_members"] > 1 else ""
     return t.cast(Cluster, wait_until(read, accept, what, params["timeout_seconds"], 0.5, clock))
 
 
@@ -124,6 +133,7 @@ def argument_spec() -> dict[str, t.Any]:
         "name": {"type": "str", "required": True},
         "max_lag_bytes": {"type": "int", "default": 1048576},
         "synchronous_standby": {"type": "bool", "default": False},
+        "running_members": {"type": "int", "default": 1},
         "timeout_seconds": {"type": "int", "default": 60},
     }
 

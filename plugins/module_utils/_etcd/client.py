@@ -34,12 +34,8 @@ class EtcdClient:
         self._read_only = read_only
         self._token: str | None = None
 
-    def auth_enabled(self) -> bool:
-        """Whether authentication is on."""
-        return bool(self._call("auth/status", {}).get("enabled", False))
-
-    def log_in(self, name: str, password: str) -> bool:
-        """Whether the password is right; further calls are made as this user.
+    def log_in(self, name: str, password: str) -> bool | None:
+        """Whether the password is right, None while authentication is off; further calls are made as this user.
 
         :raises ClientError: etcd answers with something else than yes or no
         """
@@ -47,6 +43,8 @@ class EtcdClient:
         if answer.status == 200:
             self._token = str(answer.mapping().get("token", ""))
             return True
+        if "authentication is not enabled" in answer.text:
+            return None
         if "authentication failed" in answer.text or "invalid user" in answer.text:
             return False
         raise _refusal("auth/authenticate", answer)

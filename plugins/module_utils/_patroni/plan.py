@@ -53,8 +53,8 @@ def _refuse_unfit(cluster: Cluster, candidate: Member, max_lag_bytes: int) -> No
         raise PlanError(f"Member {candidate.name} is not a synchronous standby, Patroni would refuse it; choose one of: {', '.join(synchronous)}.")
 
 
-def leader_has_settled(cluster: Cluster, name: str, former: str | None, with_synchronous_standby: bool) -> bool:
-    """Whether the wanted leader runs, the former one streams from it, and commits have a second node if asked for."""
+def leader_has_settled(cluster: Cluster, name: str, former: str | None, with_synchronous_standby: bool, running_members: int = 1) -> bool:
+    """Whether the wanted leader runs, the former one streams from it, enough members follow, and commits have a second node if asked for."""
     leader = cluster.leader
     if leader is None or leader.state not in RUNNING or (name not in (ANY, leader.name)):
         return False
@@ -62,6 +62,8 @@ def leader_has_settled(cluster: Cluster, name: str, former: str | None, with_syn
         old = cluster.member(former)
         if old is None or not cluster.is_following(old):
             return False
+    if 1 + sum(cluster.is_following(member) for member in cluster.members) < running_members:
+        return False
     return bool(cluster.streaming_synchronous) or not with_synchronous_standby
 
 
