@@ -67,6 +67,8 @@ def subscription_statement(name: str, conninfo: str, server_version: int) -> str
     if server_version >= 160000:
         # What came over the way back is not sent there again (publishers before 16 send it all the same).
         options["origin"] = "'none'"
+        # As the tables' owners, which is the default, the worker could not write tables that force row level security on them.
+        options["run_as_owner"] = "true"
     words = ", ".join(f"{key} = {value}" for key, value in options.items())
     return f"CREATE SUBSCRIPTION {identifier(name)} CONNECTION {literal(conninfo)} PUBLICATION {identifier(name)} WITH ({words})"
 
