@@ -1,0 +1,158 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""After the migration: what clients saw, who serves, and that nobody writes on the old primary."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+import testinfra
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+INVENTORY = f"ansible://{{}}?ansible_inventory={ROOT}/inventories/lab"
+ARTIFACTS = ROOT / "artifacts" / "freight"
+LOAD = "cd /opt/freight_load && python3 -m load"
+REFUSED = "takes no writes of applications"
+
+# One table with rows of every kind of owner and grant, a partitioned parent, a leaf and the probe's.
+TABLES = ["app.accounts", "app.ledger", "app.settings", 'app."Größe"', "ha_migration.probe"]
+ROLES = ["freight_app", "freight_owner", "freight_admin", "freight_guest", "freight_batch", "freight_reader", "ha_admin", "postgres"]
+
+
+@pytest.fixture(scope="module")
+def machine():
+    """A host of the lab by name."""
+    return lambda name: testinfra.get_host(INVENTORY.format(name))
+
+
+def psql(host, statements):
+    """Run statements as the superuser over the local socket of a database host; returns the command's result."""
+    return host.run("su postgres -c %s", f"psql -X -v ON_ERROR_STOP=1 -d freight <<'SQL'\n{statements}\nSQL")
+
+
+def evidence(name):
+    """One evidence document."""
+    return json.loads((ARTIFACTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def leader(machine):
+    """The target's leader, by asking PostgreSQL on each member."""
+    found = [host for host in map(machine, ("pg1", "pg2", "pg3")) if psql(host, "\\t\nSELECT pg_is_in_recovery()").stdout.strip() == "f"]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def ledger(machine):
+    """The load's own account, after it was stopped; the pause is that around the flip."""
+    mover = machine("mover")
+    if mover.run(f"{LOAD} status").rc == 0:
+        assert mover.run(f"{LOAD} stop").rc == 0
+    result = mover.run(f"{LOAD} verdict --json --around {evidence('cutover')['paused_at']} --window 10")
+    assert result.rc in (0, 1), result.stderr
+    return json.loads(result.stdout)
+
+
+def test_clients_noticed_nothing(ledger):
+    assert ledger["acknowledged"] > 1000
+    assert (ledger["errors"], ledger["lost"], ledger["duplicated"], ledger["unexpected"]) == (0, 0, 0, 0), ledger["problems"]
+
+
+def test_the_pause_was_measured_and_is_within_the_budget(ledger):
+    assert 0 < ledger["write_pause_ms"] < 5000
+
+
+def test_the_evidence_says_what_was_done():
+    assert (evidence("cutover")["outcome"], evidence("cutover")["serves"]) == ("done", "target")
+    assert evidence("parity")["mismatches"] == [] and evidence("parity")["rows"] > 1000
+    assert evidence("cutover")["client"]["lost"] == 0 and evidence("cutover")["client"]["acknowledged"] > 0
+    for name in ("assessment", "replication", "parity", "cutover"):
+        assert {"schema", "started_at", "finished_at", "outcome"} <= set(evidence(name)), name
+    assert "target" in (ARTIFACTS / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("table", TABLES)
+def test_the_old_primary_refuses_every_role(machine, role, table):
+    result = psql(machine("source"), f"SET ROLE {role};\nDELETE FROM {table} WHERE false;")
+    assert result.rc != 0
+    assert REFUSED in result.stderr or "permission denied" in result.stderr, result.stderr
+    if role in ("ha_admin", "postgres"):
+        assert REFUSED in result.stderr, result.stderr
+
+
+def test_the_old_primary_refuses_a_grantee_of_public(machine):
+    result = psql(machine("source"), "SET ROLE freight_guest;\nINSERT INTO app.settings SELECT * FROM app.settings LIMIT 0;")
+    assert result.rc != 0 and REFUSED in result.stderr, result.stderr
+
+
+def test_the_old_primary_refuses_truncate_and_copy(machine):
+    for statement in ("TRUNCATE app.ledger;", "COPY app.settings FROM STDIN;\n\\."):
+        result = psql(machine("source"), statement)
+        assert result.rc != 0 and REFUSED in result.stderr, result.stderr
+
+
+def test_applications_cannot_log_in_on_the_old_primary(machine):
+    result = psql(machine("source"), "\\t\nSELECT string_agg(rolname, ',' ORDER BY 1) FROM pg_roles WHERE rolname LIKE 'freight%' AND rolcanlogin")
+    assert result.stdout.strip() == "", "roles that can still log in"
+
+
+def test_no_session_of_an_application_is_left_on_the_old_primary(machine):
+    result = psql(machine("source"), "\\t\nSELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'freight%'")
+    assert result.stdout.strip() == "0"
+
+
+def test_no_slot_is_left_on_the_old_primary(machine):
+    assert psql(machine("source"), "\\t\nSELECT count(*) FROM pg_replication_slots").stdout.strip() == "0"
+
+
+def test_the_target_takes_writes(leader):
+    result = psql(leader, "SET ROLE freight_app;\nDELETE FROM app.ledger WHERE false;")
+    assert result.rc == 0, result.stderr
+
+
+def test_sequences_of_the_target_are_ahead(machine, leader):
+    statement = "\\t\n\\a\nSELECT schemaname || '.' || sequencename, last_value FROM pg_sequences WHERE last_value IS NOT NULL AND NOT cycle AND increment_by > 0 AND schemaname <> 'ha_migration'"
+    old, new = (dict(line.rsplit("|", 1) for line in psql(host, statement).stdout.splitlines() if "|" in line) for host in (machine("source"), leader))
+    assert old and not [name for name, value in old.items() if int(new[name]) < int(value)]
+
+
+def test_every_pooler_leads_to_the_target(machine):
+    pooler = machine("lb1")
+    assert pooler.file("/etc/pgbouncer/route.ini").linked_to.endswith("route.target.ini")
+    assert pooler.service("pg-ha-dead-man").is_running and pooler.service("pg-ha-dead-man").is_enabled
+
+
+def test_a_restarted_pooler_stays_on_the_target(machine):
+    pooler = machine("lb1")
+    assert pooler.run("systemctl restart pgbouncer").rc == 0
+    assert pooler.file("/etc/pgbouncer/route.ini").linked_to.endswith("route.target.ini")
+
+
+@pytest.mark.parametrize("name", ["pg1", "pg2", "pg3"])
+def test_members_run_patroni_and_nothing_else_starts_postgresql(machine, name):
+    host = machine(name)
+    assert host.service("patroni").is_running and host.service("patroni").is_enabled
+    assert not host.service("postgresql@17-main").is_running
+
+
+def test_the_cluster_has_a_synchronous_standby(leader):
+    result = psql(leader, "\\t\nSELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')")
+    assert int(result.stdout.strip()) >= 1
+
+
+def test_no_secret_is_in_the_artifacts():
+    secrets = [
+        line.split(":", 1)[1].strip().strip("'\"")
+        for line in (ROOT / "inventories/lab/group_vars/all/secrets.yml").read_text(encoding="utf-8").splitlines()
+        if "_password:" in line
+    ]
+    assert len(secrets) > 5
+    for path in ARTIFACTS.rglob("*"):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert not [secret for secret in secrets if secret in text], path
