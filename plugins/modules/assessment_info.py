@@ -39,7 +39,9 @@ options:
     description: Major version of the client programs on the host that will copy.
     type: int
   target_free_bytes:
-    description: Free bytes where the target keeps its data. When it is not given, a finding says that it is unknown.
+    description:
+      - Free bytes where the target keeps its data. When it is not given, a finding says that it is unknown.
+      - What the database takes on the target already is added.
     type: int
   pooler_addresses:
     description:

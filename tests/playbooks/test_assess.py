@@ -102,6 +102,7 @@ class World:
             "pg_ha_pooler_operator_password": "x",
             "pg_ha_probe_password": "x",
             "mover_packages": ["openssl"],
+            "mover_python_packages": ["openssl"],
             "mover_target_role": "fake_target",
             "fake_target_port": self.port,
             "fake_target_ca_file": str(self.folder / "target.crt"),
@@ -193,13 +194,13 @@ def test_3_again_changes_nothing(world: World) -> None:
 
 
 def test_4_a_blocker_is_shown_with_its_fix_and_fails_after_all_findings(world: World) -> None:
-    world.sql("CREATE TABLE nokey (a int); CREATE UNLOGGED TABLE gone (a int PRIMARY KEY)")
+    world.sql("CREATE TABLE nokey (a int); CREATE TABLE gone (a int PRIMARY KEY); ALTER TABLE gone REPLICA IDENTITY NOTHING")
     code, _changed, output = world.play("assess.yml")
     assert code == 2
-    assert "ALTER TABLE public.nokey REPLICA IDENTITY FULL;" in output and "ALTER TABLE public.gone SET LOGGED;" in output
+    assert "ALTER TABLE public.nokey REPLICA IDENTITY FULL;" in output and "ALTER TABLE public.gone REPLICA IDENTITY DEFAULT;" in output
     assert "2 blockers stand in the way" in output
     assert world.evidence()["outcome"] == "refused"
-    assert world.play("assess.yml", "-e", '{"assessment_accepted": ["replica_identity", "unlogged_table:public.gone"]}')[0] == 0
+    assert world.play("assess.yml", "-e", '{"assessment_accepted": ["replica_identity:public.nokey", "replica_identity:public.gone"]}')[0] == 0
     world.sql("DROP TABLE nokey, gone")
     assert world.play("assess.yml")[0] == 0
     assert world.evidence()["outcome"] == "done"

@@ -219,7 +219,8 @@ def read_target(connection: Connection, database: str) -> Target:
         extensions[row["name"]] = (*extensions.get(row["name"], ()), row["version"])
     found = client.query(
         connection,
-        "SELECT pg_encoding_to_char(encoding)::text AS encoding, datcollate::text AS collate, datctype::text AS ctype FROM pg_database WHERE datname = %s",
+        "SELECT pg_encoding_to_char(encoding)::text AS encoding, datcollate::text AS collate, datctype::text AS ctype, "
+        "pg_database_size(oid) AS bytes FROM pg_database WHERE datname = %s",
         (database,),
     )
     return Target(

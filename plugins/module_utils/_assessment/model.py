@@ -151,13 +151,13 @@ class Target:
 
     :param problem: why it could not be asked, "" when it was
     :param extensions: versions that it offers, by extension
-    :param database: ``{"encoding", "collate", "ctype"}`` of the database when it exists there already
+    :param database: ``{"encoding", "collate", "ctype", "bytes"}`` of the database when it exists there already
     """
 
     problem: str = ""
     version_num: int | None = None
     extensions: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    database: dict[str, str] | None = None
+    database: dict[str, t.Any] | None = None
 
 
 @dataclass(frozen=True)

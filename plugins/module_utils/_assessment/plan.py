@@ -130,8 +130,8 @@ def check_objects(source: Source, target: Target, options: Options) -> t.Iterato
     logical = options.method == "logical"
     for table in source.tables:
         if table.persistence == "u" and table.kind == "r" and logical:
-            message = "The table is unlogged: its rows are not followed, and what changes after the copy would be lost."
-            yield Finding("unlogged_table", "blocker", table.ident, message, f"ALTER TABLE {table.ident} SET LOGGED;")
+            message = "The table is unlogged: its rows are in no stream of changes, so the target starts with it empty, as a server does after a crash."
+            yield Finding("unlogged_table", "warning", table.ident, message, f"ALTER TABLE {table.ident} SET LOGGED;")
         if table.kind == "f":
             message = (
                 "Foreign table: its definition moves, its rows stay where they are; the target must reach that server, and user mappings must be made there."
@@ -378,8 +378,11 @@ def check_capacity(source: Source, target: Target, options: Options) -> t.Iterat
     if options.target_free_bytes is None:
         message = f"The free space on the target is unknown; {human(needed)} are needed on each of its database hosts."
         yield Finding("target_disk", "warning", "target", message, "assessment_target_free_bytes: ...")
-    elif options.target_free_bytes < needed:
-        message = f"The target has {human(options.target_free_bytes)} free and needs {human(needed)} ({DISK_FACTOR} times the database)."
+        return
+    # What an earlier run has copied already is no longer needed.
+    free = options.target_free_bytes + (target.database["bytes"] if target.database is not None else 0)
+    if free < needed:
+        message = f"The target has {human(free)} for the database and needs {human(needed)} ({DISK_FACTOR} times the database)."
         yield Finding("target_disk", "blocker", "target", message)
 
 

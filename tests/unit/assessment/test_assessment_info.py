@@ -133,7 +133,7 @@ def test_each_object_has_its_finding(postgresql_server: t.Any, service_file: str
     assert fixes['"Lager"."größe"'] == 'ALTER TABLE "Lager"."größe" REPLICA IDENTITY DEFAULT;'
     assert objects(result, "replica_identity_full") == {"public.fully": "warning"}
     assert objects(result, "replica_identity_type") == {"public.fully_json": "blocker"}
-    assert objects(result, "unlogged_table") == {"public.forgetful": "blocker"}
+    assert objects(result, "unlogged_table") == {"public.forgetful": "warning"}
     assert objects(result, "materialized_view") == {"public.viewed": "info"}
     assert objects(result, "foreign_table") == {"public.abroad": "warning"}
     assert objects(result, "application_owner") == {"assess_app": "warning"}

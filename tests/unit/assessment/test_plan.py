@@ -84,7 +84,7 @@ CASES: list[tuple[dict[str, t.Any], dict[str, t.Any], dict[str, t.Any], str, str
     (table(identity="f", primary_key=False, searchable=False), {}, {}, "replica_identity_full", "warning", ""),
     (table(identity="f", incomparable=("doc json",)), {}, {}, "replica_identity_type", "blocker", "ADD COLUMN id"),
     (table(identity="f", incomparable=("doc json",), candidate_index="x_key"), {}, {}, "replica_identity_type", "blocker", "USING INDEX x_key;"),
-    (table(persistence="u"), {}, {}, "unlogged_table", "blocker", "ALTER TABLE public.x SET LOGGED;"),
+    (table(persistence="u"), {}, {}, "unlogged_table", "warning", "ALTER TABLE public.x SET LOGGED;"),
     (table(kind="f"), {}, {}, "foreign_table", "warning", ""),
     (table(kind="m"), {}, {}, "materialized_view", "info", ""),
     (table(tablespace="fast"), {}, {}, "tablespace", "warning", ""),
@@ -101,8 +101,8 @@ CASES: list[tuple[dict[str, t.Any], dict[str, t.Any], dict[str, t.Any], str, str
     ({"extensions": {"citext": "1.6"}}, {"problem": "no", "version_num": None}, {"target_major": 17}, "extension", "info", ""),
     ({"cron_loaded": True, "cron_jobs": 2}, {}, {}, "pg_cron", "warning", "cron.unschedule"),
     ({"encoding": "SQL_ASCII"}, {}, {}, "encoding", "warning", ""),
-    ({}, {"database": {"encoding": "LATIN1", "collate": "C.UTF-8", "ctype": "C.UTF-8"}}, {}, "encoding_mismatch", "blocker", "DROP DATABASE freight;"),
-    ({}, {"database": {"encoding": "UTF8", "collate": "de_DE.UTF-8", "ctype": "C"}}, {}, "collation_mismatch", "blocker", "DROP DATABASE freight;"),
+    ({}, {"database": {"encoding": "LATIN1", "collate": "C.UTF-8", "bytes": 1}}, {}, "encoding_mismatch", "blocker", "DROP DATABASE freight;"),
+    ({}, {"database": {"encoding": "UTF8", "collate": "de_DE.UTF-8", "bytes": 1}}, {}, "collation_mismatch", "blocker", "DROP DATABASE freight;"),
     ({"collation_version": ("2.31", "2.36")}, {}, {}, "collation_version", "warning", "REINDEX DATABASE freight;"),
     ({"collate": "de_DE.UTF-8"}, {}, {}, "collation", "info", ""),
     ({"nondeterministic_collations": ("public.ci",)}, {}, {}, "nondeterministic_collation", "info", ""),
@@ -162,6 +162,11 @@ def test_one_thing_wrong_gives_one_finding(
 )
 def test_a_dump_needs_nothing_of_logical_decoding(source: dict[str, t.Any]) -> None:
     assert plan.plan_findings(replace(CLEAN, **source), TARGET, replace(OPTIONS, method="dump")) == []
+
+
+def test_what_is_copied_already_needs_no_space() -> None:
+    target = replace(TARGET, database={"encoding": "UTF8", "collate": "C.UTF-8", "bytes": 1 << 30})
+    assert plan.plan_findings(CLEAN, target, replace(OPTIONS, target_free_bytes=1 << 30)) == []
 
 
 @pytest.mark.parametrize("facts", [{"kind": "p", "primary_key": False}, {"identity": "i", "identity_index": True, "primary_key": False}, {"identity": "f"}])
