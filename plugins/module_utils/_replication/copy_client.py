@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
 
 APPLICATION_NAME = "ha_migration copy"
 RUN = "*"
+QUERY_CANCELED = "57014"
 
 _USER_RELATIONS = """
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -123,9 +124,10 @@ def read_source(connection: Connection) -> dict[str, t.Any]:
         "current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots WHERE slot_name <> %s) AS slots_free, "
         "current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication) AS senders_free, "
         "(SELECT count(*)::int FROM pg_largeobject_metadata) AS large_objects, "
+        "(SELECT database::text FROM pg_replication_slots WHERE slot_name = %s AND database <> current_database()) AS slot_elsewhere, "
         f"ARRAY(SELECT DISTINCT n.nspname::text {_USER_RELATIONS} UNION SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' "
         "AND nspname <> 'information_schema') AS schemas FROM pg_database WHERE datname = current_database()",
-        (schema.FORWARD_LINK,),
+        (schema.FORWARD_LINK, schema.FORWARD_LINK),
     )[0]
 
 
@@ -231,10 +233,10 @@ def open_slot(settings: Settings, server_version: int) -> tuple[Connection, str,
             _name, point, snapshot, _plugin = cursor.fetchone()
     except psycopg2.Error as error:
         connection.close()
-        raise ClientError(
-            f"Slot {schema.FORWARD_LINK} could not be made on the source within {settings.slot_timeout_seconds} s: {client.explain(error)} "
-            "It waits until every transaction that writes has ended: end long ones (pg_stat_activity, backend_xid) and run again."
-        ) from error
+        why = client.explain(error)
+        if error.pgcode == QUERY_CANCELED:
+            why = f"after {settings.slot_timeout_seconds} s transactions that write were still open: end long ones (pg_stat_activity, backend_xid) and run again."
+        raise ClientError(f"Slot {schema.FORWARD_LINK} could not be made on the source: {why}") from error
     finally:
         timer.cancel()
         timer.join()

@@ -76,7 +76,7 @@ def subscription_statement(name: str, conninfo: str, server_version: int) -> str
 def plan_gates(source: dict[str, t.Any], target: dict[str, t.Any], tables: list[Table], method: str, programs_version: int | None) -> list[dict[str, str]]:
     """Everything that forbids to begin, each with its remedy; [] when nothing does.
 
-    :param source: ``{"version" (number), "wal_level", "slots_free", "senders_free", "in_recovery"}``
+    :param source: ``{"version" (number), "wal_level", "slots_free", "senders_free", "in_recovery", "slot_elsewhere"}``
     :param target: ``{"version", "in_recovery", "collisions" (names)}``
     :param programs_version: major version of pg_dump, None when there is none
     """
@@ -105,6 +105,13 @@ def plan_gates(source: dict[str, t.Any], target: dict[str, t.Any], tables: list[
             fail("slots", "source", "No replication slot is free.", "Raise max_replication_slots and restart, or drop a slot that nobody uses.")
         if source["senders_free"] < 1:
             fail("senders", "source", "No WAL sender is free.", "Raise max_wal_senders and restart.")
+        if source["slot_elsewhere"]:
+            fail(
+                "slot",
+                source["slot_elsewhere"],
+                f"Database {source['slot_elsewhere']} of the same server is being migrated: its slot has the name that ours would have.",
+                "Finish or retire that migration first.",
+            )
         for table in tables:
             if not table.identity:
                 fail(
