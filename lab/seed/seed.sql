@@ -117,3 +117,4 @@ INSERT INTO audit.retention (relation) VALUES ('app.settings');
 
 SELECT setval('gate_number', -297), setval('dock_number', 97), setval('"Büro Süd"."Zähler ""A"""', 9007199254740993, false);
 REFRESH MATERIALIZED VIEW customer_turnover;
+ANALYZE;
