@@ -75,7 +75,6 @@ actions:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._etcd.client import EtcdClient, encode, range_end_of

@@ -64,7 +64,6 @@ cluster:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.client import PatroniClient, patroni_argument_spec
 

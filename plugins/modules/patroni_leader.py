@@ -71,7 +71,6 @@ actions:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock, wait_until

@@ -69,7 +69,6 @@ import dataclasses
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.client import PgbouncerClient

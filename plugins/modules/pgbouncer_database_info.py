@@ -52,7 +52,6 @@ databases:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.client import PgbouncerClient
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.plan import find

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from .._core.errors import ClientError, PlanError
 from .._core.outcome import Action
 
+POOL_COLUMNS = ("user", "cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_login", "maxwait", "pool_mode")
+
 
 @dataclass(frozen=True)
 class PooledDatabase:
@@ -47,7 +49,7 @@ def databases_of(rows: list[dict[str, t.Any]], pools: list[dict[str, t.Any]]) ->
                 disabled=int(row["disabled"]) != 0,
                 server_connections=int(row["current_connections"]),
                 pools=tuple(
-                    {name: pool[name] for name in ("user", "cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_login", "maxwait", "pool_mode") if name in pool}
+                    {name: pool[name] for name in POOL_COLUMNS if name in pool}
                     for pool in pools
                     if pool["database"] == row["name"]
                 ),
