@@ -235,7 +235,7 @@ def open_slot(settings: Settings, server_version: int) -> tuple[Connection, str,
         connection.close()
         why = client.explain(error)
         if error.pgcode == QUERY_CANCELED:
-            why = f"after {settings.slot_timeout_seconds} s transactions that write were still open: end long ones (pg_stat_activity, backend_xid) and run again."
+            why = f"after {settings.slot_timeout_seconds} s writing transactions were still open: end long ones (pg_stat_activity, backend_xid) and run again."
         raise ClientError(f"Slot {schema.FORWARD_LINK} could not be made on the source: {why}") from error
     finally:
         timer.cancel()

@@ -15,7 +15,7 @@ from .names import identifier, literal
 BINARY_SAFE = frozenset(
     [
         *("bool", "bytea", "char", "name", "int8", "int2", "int4", "text", "float4", "float8", "json", "jsonb", "bpchar", "varchar", "numeric", "money"),
-        *("date", "time", "timetz", "timestamp", "timestamptz", "interval", "uuid", "inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "xml"),
+        *("date", "time", "timetz", "timestamp", "timestamptz", "interval", "uuid", "inet", "cidr", "macaddr", "macaddr8", "bit", "varbit"),
         *("point", "lseg", "path", "box", "polygon", "line", "circle", "tsvector", "pg_lsn"),
         *("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"),
     ]

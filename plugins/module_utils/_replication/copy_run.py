@@ -34,6 +34,9 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
+FOLDER_PREFIX = "pg_ha_copy_"
+
+
 @dataclass
 class Sides:
     """Sessions of the module itself; workers have their own."""
@@ -67,7 +70,8 @@ def run(settings: Settings, link: Link | None, programs: Programs, check_mode: b
         if check_mode:
             _refuse_when_target_serves(sides)
             tables, _facts = _check(sides, settings, programs, before)
-            return Outcome(True, {"initial_copy": {"step": "predicted", "method": settings.method, "tables": len(tables)}, "actions": _predicted(settings, tables)})
+            predicted = {"step": "predicted", "method": settings.method, "tables": len(tables)}
+            return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, tables)})
         if not copy_client.try_lock(sides.source):
             holder = copy_client.lock_holder(sides.source)
             session = holder["pid"] if holder else "unknown"
@@ -163,7 +167,10 @@ class _Copy:
         copy_client.write_run(self.sides.target, "copying", {**(before["detail"] if before else {}), **self.detail, "step": "gates", "error": None}, begin=True)
         if before is not None and "kept" in before["detail"]:
             self.detail["kept"] = before["detail"]["kept"]
-        folder = tempfile.mkdtemp(prefix="pg_ha_copy_", dir=self.settings.work_directory)
+        if before is not None and str(before["detail"].get("folder", "")).startswith(os.path.join(self.settings.work_directory, FOLDER_PREFIX)):
+            shutil.rmtree(before["detail"]["folder"], ignore_errors=True)  # of a run that was killed
+        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self.settings.work_directory)
+        self.detail["folder"] = folder
         try:
             self._steps(before, folder, began)
         except PgHaError as error:
@@ -211,6 +218,7 @@ class _Copy:
                     client.query(self.sides.target, f"ALTER SUBSCRIPTION {identifier(schema.FORWARD_LINK)} ENABLE")
         self.report.seconds = time.monotonic() - began
         self.detail["step"] = "done"
+        self.detail.pop("folder")
         self.detail["report"] = self.report.public()
         copy_client.write_run(self.sides.target, "done", self.detail)
 

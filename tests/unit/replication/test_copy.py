@@ -1,0 +1,410 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The copy from end to end on a real server, whose one database is the source and whose other is the target."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+
+import psycopg2
+import pytest
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PlanError, UsageError, WaitTimeout
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, link_client, pool
+from ansible_collections.freight.pg_ha.plugins.modules import migrated_database, migrated_roles, replication_copy, replication_copy_info, replication_link
+
+APPLICATION = r"""
+CREATE SCHEMA "We""ird %s; --";
+CREATE TYPE "We""ird %s; --".mood AS ENUM ('glücklich', 'sad');
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE "We""ird %s; --"."tä""b %s" (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "cöl %s" text, twice bigint GENERATED ALWAYS AS (length("cöl %s") * 2) STORED,
+    mood "We""ird %s; --".mood, moods "We""ird %s; --".mood[], n positive, gone int);
+ALTER TABLE "We""ird %s; --"."tä""b %s" DROP COLUMN gone;
+INSERT INTO "We""ird %s; --"."tä""b %s" ("cöl %s", mood, moods, n)
+    SELECT E'a\tb\\N\n' || g, 'glücklich', '{sad,glücklich}', g FROM generate_series(1, 500) g;
+CREATE TABLE big (id int PRIMARY KEY, body text);
+INSERT INTO big SELECT g, repeat(md5(g::text), 20) FROM generate_series(1, 20000) g;
+CREATE INDEX big_body ON big (md5(body));
+CREATE TABLE parent (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+CREATE TABLE parent_1 PARTITION OF parent FOR VALUES FROM ('2027-01-01') TO ('2028-01-01');
+CREATE TABLE parent_2 PARTITION OF parent DEFAULT;
+INSERT INTO parent SELECT g, date '2027-06-01' + g FROM generate_series(1, 400) g;
+CREATE TABLE child (id int PRIMARY KEY, big int REFERENCES big DEFERRABLE);
+INSERT INTO child SELECT g, g FROM generate_series(1, 100) g;
+CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL; INSERT INTO heap VALUES (1, NULL), (1, NULL);
+CREATE TABLE nothing (); INSERT INTO nothing DEFAULT VALUES; ALTER TABLE nothing REPLICA IDENTITY FULL;
+CREATE UNLOGGED TABLE fast (id int PRIMARY KEY); INSERT INTO fast VALUES (1);
+CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n FROM big;
+CREATE SEQUENCE down AS smallint INCREMENT -1 MINVALUE -100 MAXVALUE -1 CYCLE; SELECT nextval('down'), nextval('down');
+CREATE SEQUENCE untouched START 7; CREATE SEQUENCE told; SELECT setval('told', 41, false);
+CREATE FUNCTION loud() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''fired''; END';
+CREATE TRIGGER loud BEFORE INSERT ON child FOR EACH ROW EXECUTE FUNCTION loud();
+SELECT lo_from_bytea(0, convert_to('large', 'UTF8')) FROM generate_series(1, 3);
+"""
+CONTENT = "SELECT md5(coalesce(string_agg(x::text, E'\\n' ORDER BY x::text), '')) AS content, count(*) AS rows FROM ONLY {} x"
+TABLES = ['"We""ird %s; --"."tä""b %s"', "big", "parent_1", "parent_2", "child", "heap", "total"]
+
+
+class Migration:
+    """Two databases, and the modules' arguments for them."""
+
+    def __init__(self, server, folder, number):
+        self.server = server
+        self.names = {"source": f"copy_{number}_source", "target": f"copy_{number}_target"}
+        for name in self.names.values():
+            server.create_database(name)
+        self.service_file = server.services(folder / "pg_service.conf", **self.names)
+        self.folder = folder / "work"
+        self.folder.mkdir()
+        self.log = folder / "commands"
+        for side in ("source", "target"):
+            schema.ensure_schema(self.open(side))
+
+    def open(self, side):
+        return client.connect(self.service_file, side, application_name="unit test")
+
+    def value(self, side, statement):
+        connection = self.open(side)
+        try:
+            return client.query_value(connection, statement)
+        finally:
+            connection.close()
+
+    def do(self, side, statement):
+        connection = self.open(side)
+        try:
+            return client.query(connection, statement)
+        finally:
+            connection.close()
+
+    def content(self, side):
+        connection = self.open(side)
+        try:
+            client.query(connection, "SET search_path = public")
+            return [tuple(client.query(connection, CONTENT.format(name))[0].values()) for name in TABLES]
+        finally:
+            connection.close()
+
+    def run_command(self, argv, environment):
+        with self.log.open("a") as log:  # workers are processes of their own
+            log.write(json.dumps(argv) + "\n")
+        done = subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    @property
+    def commands(self):
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def copy(self, check_mode=False, **options):
+        spec = replication_copy.argument_spec()
+        params = {name: option.get("default") for name, option in spec.items()}
+        link = {"host": "127.0.0.1", "port": self.server.port, "user": "postgres", "passfile": None, "ca_file": None}
+        params.update(service_file=self.service_file, link=link, jobs=2, programs_directory=str(self.server.bin), work_directory=str(self.folder))
+        params.update(options)
+        return replication_copy.run(params, check_mode, self.run_command)
+
+    def info(self, **options):
+        spec = replication_copy_info.argument_spec()
+        params = {name: option.get("default") for name, option in spec.items()}
+        return replication_copy_info.run({**params, "service_file": self.service_file, **options}).result
+
+    def link(self, state, check_mode=False, timeout_seconds=20):
+        spec = replication_link.argument_spec()
+        params = {name: option.get("default") for name, option in spec.items()}
+        return replication_link.run({**params, "service_file": self.service_file, "state": state, "timeout_seconds": timeout_seconds}, check_mode)
+
+    def end(self):
+        source, target = self.open("source"), self.open("target")
+        link_client.drop_link(source, target, schema.FORWARD_LINK)
+        source.close()
+        target.close()
+        connection = client.connect(self.service_file, "source", application_name="unit test", dbname="postgres")
+        for name in self.names.values():
+            client.query(connection, f"DROP DATABASE {name} WITH (FORCE)")
+        connection.close()
+
+
+@pytest.fixture
+def empty(postgresql_server, tmp_path, request):
+    migration = Migration(postgresql_server, tmp_path, abs(hash(request.node.nodeid)) % 10**6)
+    yield migration
+    migration.end()
+
+
+@pytest.fixture
+def migration(empty, monkeypatch):
+    connection = psycopg2.connect(host="127.0.0.1", port=empty.server.port, user="postgres", dbname=empty.names["source"])
+    connection.autocommit = True
+    connection.cursor().execute("SET session_replication_role = replica")
+    connection.cursor().execute(APPLICATION)
+    connection.close()
+    # Small enough for the ways of large tables: a process of its own, and indexes beside the rows.
+    monkeypatch.setattr("ansible_collections.freight.pg_ha.plugins.module_utils._replication.worker.SMALL_BYTES", 100_000)
+    return empty
+
+
+def test_everything_is_copied_once_and_then_follows(migration):
+    assert migration.info()["initial_copy"]["state"] == "absent"
+    predicted = migration.copy(check_mode=True)
+    assert predicted.changed
+    assert migration.value("target", "SELECT to_regclass('public.big') IS NULL")
+    assert migration.value("source", "SELECT count(*) FROM pg_publication") == 0
+
+    first = migration.copy()
+    assert first.changed
+    report = first.result["initial_copy"]
+    assert (report["step"], report["large_objects"], report["unlogged"]) == ("done", 3, ['"public"."fast"'])
+    assert report["tables"] == 7
+    assert migration.content("target") == migration.content("source")
+    assert migration.value("target", "SELECT count(*) FROM public.nothing") == 1
+    assert migration.value("target", "SELECT count(*) FROM public.fast") == 0
+    objects = "SELECT string_agg(oid || encode(lo_get(oid), 'hex'), ',' ORDER BY oid) FROM pg_largeobject_metadata WHERE lo_get(oid) = 'large'"
+    assert migration.value("target", objects) is not None
+    for statement in (
+        "SELECT last_value || ' ' || is_called FROM public.down",
+        "SELECT last_value || ' ' || is_called FROM public.untouched",
+        "SELECT last_value || ' ' || is_called FROM public.told",
+        "SELECT string_agg(indexdef, ';' ORDER BY indexdef) FROM pg_indexes WHERE schemaname <> 'ha_migration' AND schemaname <> 'pg_catalog'",
+        "SELECT string_agg(conname || pg_get_constraintdef(oid), ';' ORDER BY conname) FROM pg_constraint WHERE connamespace <> 'ha_migration'::regnamespace",
+        "SELECT string_agg(tgname, ',' ORDER BY tgname) FROM pg_trigger WHERE NOT tgisinternal AND tgname <> 'ha_migration_guard'",
+    ):
+        assert migration.value("target", statement) == migration.value("source", statement)
+    assert migration.value("target", "SELECT count(*) FROM pg_stats WHERE tablename = 'big'") > 0
+    assert list(migration.folder.iterdir()) == []
+
+    # Nobody but the link writes on the target.
+    with pytest.raises(ClientError, match="takes no writes of applications"):
+        migration.do("target", "DELETE FROM public.big WHERE false")
+    migration.do("source", "UPDATE public.big SET body = 'new' WHERE id <= 10; DELETE FROM public.heap; INSERT INTO public.parent VALUES (9, '2029-01-01')")
+    followed = migration.link("following")
+    assert not followed.changed
+    assert followed.result["link"]["following"]
+    assert migration.content("target")[:6] == migration.content("source")[:6]
+
+    second = migration.copy()
+    assert not second.changed
+    assert second.result["initial_copy"] == report
+    assert not migration.copy(check_mode=True).changed
+    info = migration.info()
+    assert (info["initial_copy"]["state"], info["initial_copy"]["ended"], info["link"]["problems"]) == ("done", True, [])
+    assert info["initial_copy"]["tables_done"] == info["initial_copy"]["tables_total"] == 9
+
+    # No password and no connection string with one is ever an argument.
+    assert all("password" not in word or word == "--no-password" for argv in migration.commands for word in argv)
+
+    migration.do("source", "CREATE TABLE public.late (id int PRIMARY KEY)")
+    with pytest.raises(PlanError, match="no longer those that are followed: public.late"):
+        migration.copy()
+
+
+def test_early_indexes_are_the_same(migration, monkeypatch):
+    monkeypatch.setattr(replication_copy, "Settings", lambda **options: copy_run.Settings(**options, early_index_bytes=1))
+    migration.copy()
+    statement = "SELECT string_agg(indexdef, ';' ORDER BY indexdef) FROM pg_indexes WHERE schemaname NOT IN ('ha_migration', 'pg_catalog')"
+    assert migration.value("target", statement) == migration.value("source", statement)
+    early = [argv for argv in migration.commands if argv[0].endswith("pg_restore") and not any(word.startswith(("--section", "--list")) for word in argv)]
+    assert len(early) > 3
+    assert migration.link("following").result["link"]["following"]
+
+
+def test_an_interrupted_copy_is_thrown_away_and_made_again(migration):
+    migration.do("target", "CREATE SCHEMA tools CREATE TABLE kept (id int)")
+    migration.copy()
+    target = migration.open("target")
+    detail = copy_client.read_run(target)["detail"]
+    copy_client.write_run(target, "copying", {**detail, "step": "rows"})
+    client.query(target, "SET session_replication_role = replica; TRUNCATE public.child; INSERT INTO public.heap VALUES (99, 'half')")
+    target.close()
+    assert migration.info()["initial_copy"]["state"] == "interrupted"
+    assert migration.copy().changed
+    assert migration.content("target") == migration.content("source")
+    assert migration.value("target", "SELECT count(*) FROM tools.kept") == 0
+    assert migration.value("target", "SELECT count(*) FROM pg_largeobject_metadata") == 3
+    assert migration.link("following").result["link"]["following"]
+
+
+def test_a_failure_leaves_no_slot_and_says_why(migration):
+    migration.do("source", "ALTER TABLE public.child ADD CHECK (id < 0) NOT VALID")
+    with pytest.raises(ClientError, match="postgres_of_nowhere"):
+        migration.copy(link={"host": "127.0.0.1", "port": migration.server.port, "user": "postgres_of_nowhere", "passfile": None, "ca_file": None})
+    assert migration.value("source", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_forward'") == 0
+    assert migration.value("source", "SELECT count(*) FROM pg_publication") == 0
+    info = migration.info()["initial_copy"]
+    assert info["state"] == "failed"
+    assert "postgres_of_nowhere" in info["error"]
+    assert list(migration.folder.iterdir()) == []
+
+
+def test_a_row_that_the_target_refuses_fails_the_copy_without_showing_it(migration):
+    # A check that was changed after the rows were there: the target knows only the new one.
+    migration.do("source", "CREATE FUNCTION public.fine(text) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
+    migration.do("source", "ALTER TABLE public.heap ADD CHECK (public.fine(b)); INSERT INTO public.heap VALUES (1, 's3cret')")
+    migration.do("source", "CREATE OR REPLACE FUNCTION public.fine(text) RETURNS boolean LANGUAGE sql AS 'SELECT false'")
+    with pytest.raises(ClientError) as caught:
+        migration.copy()
+    assert 'Table "public"."heap"' in caught.value.message
+    assert "s3cret" not in caught.value.message
+    assert migration.value("source", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_forward'") == 0
+
+
+def test_gates_are_reported_together_and_nothing_is_touched(migration):
+    migration.do("source", "CREATE TABLE public.bare (id int); CREATE TABLE public.bare2 (id int)")
+    migration.do("target", "CREATE TABLE public.big (id int)")
+    with pytest.raises(GateError) as caught:
+        migration.copy(check_mode=True)
+    assert sorted(gate["gate"] for gate in caught.value.details["gates"]) == ["empty", "replica_identity", "replica_identity"]
+    with pytest.raises(GateError):
+        migration.copy()
+    assert migration.value("source", "SELECT count(*) FROM pg_publication") == 0
+    assert migration.value("target", "SELECT count(*) FROM public.big") == 0
+
+
+def test_only_one_copy_runs(migration):
+    other = migration.open("source")
+    assert copy_client.try_lock(other)
+    assert not migration.info()["initial_copy"]["ended"]
+    with pytest.raises(PlanError, match="Another copy runs"):
+        migration.copy()
+    other.close()
+
+
+def test_a_job_that_has_not_ended_is_waited_for(migration, tmp_path):
+    results = tmp_path / "job"
+    assert not migration.info(job_results_file=str(results))["initial_copy"]["ended"]
+    results.write_text('{"started": 1, "finished": 0}')
+    assert not migration.info(job_results_file=str(results))["initial_copy"]["ended"]
+    results.write_text('{"failed": true}')
+    assert migration.info(job_results_file=str(results))["initial_copy"]["ended"]
+
+
+@pytest.mark.parametrize("repeat", [True, False])
+def test_a_target_that_serves_is_never_copied_over(migration, repeat):
+    migration.do("source", "INSERT INTO ha_migration.decision (epoch, serves, decided_by) VALUES (1, 'target', 'mover')")
+    with pytest.raises(PlanError, match="serves the applications"):
+        migration.copy(repeat=repeat)
+    with pytest.raises(PlanError, match="serves the applications"):
+        migration.copy(repeat=repeat, check_mode=True)
+
+
+def test_nothing_begins_while_an_epoch_is_open(migration):
+    migration.do("source", "INSERT INTO ha_migration.epoch (epoch, run, leaves, state, budget_ms) VALUES (1, 'r', 'source', 'open', 5000)")
+    with pytest.raises(PlanError, match="open on the source"):
+        migration.copy()
+
+
+def test_a_dump_copies_at_a_snapshot_that_somebody_else_holds(migration):
+    rehearsal = migration.copy(method="dump", parts="schema", link=None)
+    assert rehearsal.changed
+    assert not migration.copy(method="dump", parts="schema", link=None).changed
+    assert migration.value("target", "SELECT count(*) FROM public.big") == 0
+    holder = migration.open("source")
+    snapshot = copy_client.open_snapshot(holder)
+    migration.do("source", "DELETE FROM public.child")
+    migration.copy(method="dump", snapshot=snapshot, link=None)
+    holder.close()
+    assert migration.value("target", "SELECT count(*) FROM public.child") == 100
+    assert migration.value("source", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_forward'") == 0
+    assert migration.value("source", "SELECT count(*) FROM pg_publication") == 0
+
+
+@pytest.mark.parametrize("options", [{"snapshot": "x"}, {"parts": "schema"}, {"link": None}])
+def test_options_that_contradict_each_other(migration, options):
+    with pytest.raises(UsageError):
+        migration.copy(**options)
+
+
+def test_the_link_can_be_stopped_and_dropped(migration):
+    migration.copy()
+    assert migration.link("disabled", check_mode=True).changed
+    assert migration.link("disabled").changed
+    assert not migration.link("disabled").changed
+    with pytest.raises(WaitTimeout):
+        _wait(migration)
+    assert migration.link("following").changed
+    assert migration.link("absent", check_mode=True).changed
+    assert migration.link("absent").changed
+    assert not migration.link("absent").changed
+    assert migration.value("source", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_forward'") == 0
+
+
+def _wait(migration):
+    source, target = migration.open("source"), migration.open("target")
+    try:
+        client.query(source, "INSERT INTO public.heap VALUES (5, 'x')")
+        link_client.wait_until_caught_up(source, target, schema.FORWARD_LINK, 0.5)
+    finally:
+        source.close()
+        target.close()
+
+
+def test_a_producer_that_breaks_is_no_end_of_table():
+    def produce(file):
+        file.write(b"half a row")
+        raise ClientError("the source went away")
+
+    stream = pool.Stream(produce)
+    with pytest.raises(ClientError, match="went away"):
+        while stream.read(100):
+            pass
+    stream.close()
+
+
+def test_a_producer_that_is_killed_is_no_end_of_table():
+    def produce(file):
+        file.write(b"half a row")
+        file.flush()
+        os.kill(os.getpid(), 9)
+
+    stream = pool.Stream(produce)
+    with pytest.raises(ClientError, match="without an answer"):
+        while stream.read(100):
+            pass
+    stream.close()
+
+
+def test_jobs_run_heaviest_first_and_followers_after_them():
+    order = []
+    jobs = [pool.Job(weight, "x", f"job {weight}") for weight in (1, 30, 20)]
+    pool.run_jobs(
+        jobs,
+        1,
+        lambda: lambda job: {"pid": os.getpid()},
+        lambda job: order.append(job.weight),
+        lambda job, result: [pool.Job(25, "x", "follower")] if job.weight == 30 and result["pid"] != os.getpid() else [],
+    )
+    assert order == [30, 25, 20, 1]
+
+
+@pytest.mark.parametrize("how", ["raises", "dies"])
+def test_one_job_that_fails_ends_all(how):
+    def work(job):
+        if job.weight == 1:
+            time.sleep(60)
+        if how == "dies":
+            os._exit(3)
+        raise ClientError("no")
+
+    began = time.monotonic()
+    with pytest.raises(ClientError, match="job 2"):
+        pool.run_jobs([pool.Job(1, "x", "job 1"), pool.Job(2, "x", "job 2")], 2, lambda: work, lambda job: None, lambda job, result: [])
+    assert time.monotonic() - began < 30
+
+
+def test_roles_and_database_of_the_same_server_are_already_there(migration):
+    def params(module):
+        return {**{name: option.get("default") for name, option in module.argument_spec().items()}, "service_file": migration.service_file}
+
+    outcome = migrated_roles.run(params(migrated_roles), False)
+    assert not outcome.changed
+    migration.do("source", "COMMENT ON DATABASE {} IS 'x'".format(migration.names["source"]))
+    migrated = migrated_database.run(params(migrated_database), False)
+    assert not migrated.changed
+    migration.do("source", "INSERT INTO ha_migration.decision (epoch, serves, decided_by) VALUES (1, 'target', 'mover')")
+    with pytest.raises(PlanError, match="serves"):
+        migrated_roles.run(params(migrated_roles), True)
