@@ -115,9 +115,7 @@ def _wait(client: PatroniClient, params: dict[str, t.Any], former: str | None, c
             return error.message
 
     def accept(seen: Cluster | str) -> bool:
-        return isinstance(seen, Cluster) and leader_has_settled(
-            seen, params["name"], former, params["synchronous_standby"], params["running_members"]
-        )
+        return isinstance(seen, Cluster) and leader_has_settled(seen, params["name"], former, params["synchronous_standby"], params["running_members"])
 
     what = "A running leader" if params["name"] == ANY else f"Leader {params['name']}"
     what += " with a synchronous standby" if params["synchronous_standby"] else ""

@@ -48,11 +48,7 @@ def databases_of(rows: list[dict[str, t.Any]], pools: list[dict[str, t.Any]]) ->
                 paused=int(row["paused"]) != 0,
                 disabled=int(row["disabled"]) != 0,
                 server_connections=int(row["current_connections"]),
-                pools=tuple(
-                    {name: pool[name] for name in POOL_COLUMNS if name in pool}
-                    for pool in pools
-                    if pool["database"] == row["name"]
-                ),
+                pools=tuple({name: pool[name] for name in POOL_COLUMNS if name in pool} for pool in pools if pool["database"] == row["name"]),
             )
             for row in rows
         ]
