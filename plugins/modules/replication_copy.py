@@ -188,11 +188,15 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_run, programs
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_run, own, programs
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Link, Settings
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -254,7 +258,26 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
         link = Link(**with_database)
     elif params["method"] == "logical":
         raise UsageError("Method logical needs option link: how the target's servers reach the source.")
-    return copy_run.run(settings, link, programs.Programs(settings, run_command), check_mode, params["repeat"])
+    hooks = own.Hooks(refuse=refuse_when_target_serves, guard=guard_target)
+    return copy_run.run(settings, link, programs.Programs(settings, run_command), hooks, check_mode, params["repeat"])
+
+
+def refuse_when_target_serves(source: Connection, target: Connection) -> None:
+    """Never throw away a database that applications use, nor begin while somebody changes who serves.
+
+    :raises PlanError: one of these is so
+    """
+    sides = {"source": source, "target": target}
+    for name, connection in sides.items():
+        if schema.read_schema(connection)["one_open_epoch"] and decision.read_open_epoch(connection) is not None:
+            raise PlanError(f"An attempt to change who serves is open on the {name}. Run playbook cut_over.yml again to finish or undo it first.")
+    if decision.plan_serving(*(decision.read_history(connection, name) for name, connection in sides.items())) == "target":
+        raise PlanError("The target serves the applications by decision of the cutover: it is not copied over. To begin anew, run roll_back.yml first.")
+
+
+def guard_target(target: Connection) -> None:
+    """Guards that no announcement opens before the cutover says which one does."""
+    guards.install_guards(target, schema.GuardAwaiting(epoch=0, opens="target"))
 
 
 def _database(settings: Settings) -> str:

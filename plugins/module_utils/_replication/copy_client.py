@@ -18,8 +18,8 @@ except ImportError:  # the module has said so before it gets here
     pass
 
 from .._core.errors import ClientError
-from .._migration import schema
 from .._postgresql import client
+from . import own
 from .copy_plan import slot_statement
 from .model import Column, Settings, Table
 from .names import identifier, literal, relation
@@ -77,7 +77,7 @@ def use_snapshot(connection: Connection, snapshot: str) -> None:
 
 def try_lock(connection: Connection) -> bool:
     """Take the copy's advisory lock for as long as the session lives."""
-    return bool(client.query_value(connection, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_COPY)))
+    return bool(client.query_value(connection, "SELECT pg_try_advisory_lock(%s, %s)", (own.LOCK_CLASS, own.LOCK_COPY)))
 
 
 def lock_holder(connection: Connection) -> dict[str, t.Any] | None:
@@ -87,7 +87,7 @@ def lock_holder(connection: Connection) -> dict[str, t.Any] | None:
         "SELECT l.pid, a.backend_start::text AS since FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' "
         "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.classid::bigint = %s AND l.objid::bigint = %s "
         "AND l.objsubid = 2 AND l.granted",
-        (schema.LOCK_CLASS, schema.LOCK_COPY),
+        (own.LOCK_CLASS, own.LOCK_COPY),
     )
     return rows[0] if rows else None
 
@@ -102,7 +102,7 @@ def read_tables(connection: Connection, own_tables: t.Collection[str]) -> tuple[
         columns.setdefault(row.pop("relid"), []).append(Column(**row))
     tables, unlogged, extension = [], [], []
     for row in client.query(connection, TABLES):
-        ours = row["schema"] == schema.SCHEMA
+        ours = row["schema"] == own.SCHEMA
         table = Table(row["schema"], row["name"], row["oid"], row["bytes"], tuple(columns.get(row["oid"], [])), row["identity"], ours)
         if ours and row["name"] not in own_tables:
             continue
@@ -127,7 +127,7 @@ def read_source(connection: Connection) -> dict[str, t.Any]:
         "(SELECT database::text FROM pg_replication_slots WHERE slot_name = %s AND database <> current_database()) AS slot_elsewhere, "
         f"ARRAY(SELECT DISTINCT n.nspname::text {_USER_RELATIONS} UNION SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' "
         "AND nspname <> 'information_schema') AS schemas FROM pg_database WHERE datname = current_database()",
-        (schema.FORWARD_LINK, schema.FORWARD_LINK),
+        (own.FORWARD_LINK, own.FORWARD_LINK),
     )[0]
 
 
@@ -161,7 +161,7 @@ def read_containers(connection: Connection) -> dict[str, t.Any]:
 
 def read_restore_facts(connection: Connection) -> tuple[set[tuple[int, int]], dict[tuple[int, int], int]]:
     """Of the source: (catalog, OID) of our guard triggers, and the table of every index and index-backed constraint."""
-    guards = client.query(connection, "SELECT 2620 AS catalog, oid::bigint AS oid FROM pg_trigger WHERE tgname = %s", (schema.GUARD_TRIGGER,))
+    guards = client.query(connection, "SELECT 2620 AS catalog, oid::bigint AS oid FROM pg_trigger WHERE tgname = %s", (own.GUARD_TRIGGER,))
     owners = client.query(
         connection,
         "SELECT 1259 AS catalog, i.indexrelid::bigint AS oid, i.indrelid::bigint AS relid FROM pg_index i "
@@ -176,7 +176,7 @@ def read_sequences(connection: Connection) -> list[dict[str, t.Any]]:
         row["name"]
         for row in client.query(
             connection,
-            f"SELECT format('%I.%I', n.nspname, c.relname) AS name {_USER_RELATIONS} AND n.nspname <> '{schema.SCHEMA}' AND c.relkind = 'S' "
+            f"SELECT format('%I.%I', n.nspname, c.relname) AS name {_USER_RELATIONS} AND n.nspname <> '{own.SCHEMA}' AND c.relkind = 'S' "
             f"AND c.relpersistence <> 't' AND NOT {_OF_EXTENSION} ORDER BY 1",
         )
     ]
@@ -200,7 +200,7 @@ def read_analyze(connection: Connection) -> list[dict[str, t.Any]]:
     return client.query(
         connection,
         f"SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_table_size(c.oid) AS bytes {_USER_RELATIONS} "
-        f"AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND n.nspname <> '{schema.SCHEMA}' AND c.relpersistence <> 't' ORDER BY 1",
+        f"AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND n.nspname <> '{own.SCHEMA}' AND c.relpersistence <> 't' ORDER BY 1",
     )
 
 
@@ -229,14 +229,14 @@ def open_slot(settings: Settings, server_version: int) -> tuple[Connection, str,
     timer.start()
     try:
         with connection.cursor() as cursor:
-            cursor.execute(slot_statement(schema.FORWARD_LINK, server_version))
-            _name, point, snapshot, _plugin = cursor.fetchone()
+            cursor.execute(slot_statement(own.FORWARD_LINK, server_version))
+            ((_name, point, snapshot, _plugin),) = cursor.fetchall()
     except psycopg2.Error as error:
         connection.close()
         why = client.explain(error)
         if error.pgcode == QUERY_CANCELED:
             why = f"after {settings.slot_timeout_seconds} s writing transactions were still open: end long ones (pg_stat_activity, backend_xid) and run again."
-        raise ClientError(f"Slot {schema.FORWARD_LINK} could not be made on the source: {why}") from error
+        raise ClientError(f"Slot {own.FORWARD_LINK} could not be made on the source: {why}") from error
     finally:
         timer.cancel()
         timer.join()
@@ -251,16 +251,16 @@ def open_snapshot(connection: Connection) -> str:
 
 def drop_publication(connection: Connection) -> bool:
     """Drop our publication on the source if it is there."""
-    there = bool(client.query(connection, "SELECT FROM pg_publication WHERE pubname = %s", (schema.FORWARD_LINK,)))
+    there = bool(client.query(connection, "SELECT FROM pg_publication WHERE pubname = %s", (own.FORWARD_LINK,)))
     if there:
-        client.query(connection, f"DROP PUBLICATION {identifier(schema.FORWARD_LINK)}")
+        client.query(connection, f"DROP PUBLICATION {identifier(own.FORWARD_LINK)}")
     return there
 
 
 def read_published(connection: Connection) -> set[str]:
     """Quoted names of the tables in our publication."""
     statement = "SELECT format('%%I.%%I', schemaname, tablename) AS name FROM pg_publication_tables WHERE pubname = %s"
-    rows = client.query(connection, statement, (schema.FORWARD_LINK,))
+    rows = client.query(connection, statement, (own.FORWARD_LINK,))
     return {row["name"] for row in rows}
 
 
@@ -294,13 +294,13 @@ def unlink_large_objects(connection: Connection) -> None:
 
 def read_run(connection: Connection) -> dict[str, t.Any] | None:
     """The row of the whole copy, or None."""
-    there = client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.copy",))
+    there = client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{own.SCHEMA}.copy",))
     if not there:
         return None
     rows = client.query(
         connection,
         "SELECT state, started_at::text AS started_at, finished_at::text AS finished_at, detail, "
-        f"extract(epoch FROM clock_timestamp() - started_at)::float8 AS elapsed FROM {schema.SCHEMA}.copy WHERE relation = %s",
+        f"extract(epoch FROM clock_timestamp() - started_at)::float8 AS elapsed FROM {own.SCHEMA}.copy WHERE relation = %s",
         (RUN,),
     )
     return rows[0] if rows else None
@@ -310,7 +310,7 @@ def write_run(connection: Connection, state: str, detail: dict[str, t.Any], *, b
     """Write the row of the whole copy."""
     client.query(
         connection,
-        f"INSERT INTO {schema.SCHEMA}.copy AS c (relation, state, bytes_total, started_at, finished_at, detail) "
+        f"INSERT INTO {own.SCHEMA}.copy AS c (relation, state, bytes_total, started_at, finished_at, detail) "
         "VALUES (%(run)s, %(state)s, 0, clock_timestamp(), NULL, %(detail)s) ON CONFLICT (relation) DO UPDATE SET state = excluded.state, "
         "detail = excluded.detail, started_at = CASE WHEN %(begin)s THEN clock_timestamp() ELSE c.started_at END, "
         "finished_at = CASE WHEN excluded.state IN ('done', 'failed') THEN clock_timestamp() END",
@@ -320,32 +320,32 @@ def write_run(connection: Connection, state: str, detail: dict[str, t.Any], *, b
 
 def write_tables(connection: Connection, tables: t.Iterable[tuple[str, int]]) -> None:
     """Replace the rows of the tables by waiting ones."""
-    client.query(connection, f"DELETE FROM {schema.SCHEMA}.copy WHERE relation <> %s", (RUN,))
+    client.query(connection, f"DELETE FROM {own.SCHEMA}.copy WHERE relation <> %s", (RUN,))
     rows = list(tables)
     client.query(
         connection,
-        f"INSERT INTO {schema.SCHEMA}.copy (relation, state, bytes_total) SELECT r, 'waiting', b FROM unnest(%s::text[], %s::bigint[]) AS x (r, b)",
+        f"INSERT INTO {own.SCHEMA}.copy (relation, state, bytes_total) SELECT r, 'waiting', b FROM unnest(%s::text[], %s::bigint[]) AS x (r, b)",
         ([name for name, _bytes in rows], [size for _name, size in rows]),
     )
 
 
 def write_table_started(connection: Connection, name: str) -> None:
     """A table's copy begins."""
-    client.query(connection, f"UPDATE {schema.SCHEMA}.copy SET state = 'copying', started_at = clock_timestamp() WHERE relation = %s", (name,))
+    client.query(connection, f"UPDATE {own.SCHEMA}.copy SET state = 'copying', started_at = clock_timestamp() WHERE relation = %s", (name,))
 
 
 def write_table_done(connection: Connection, name: str, rows: int, detail: dict[str, t.Any]) -> None:
     """A table's copy has ended."""
     client.query(
         connection,
-        f"UPDATE {schema.SCHEMA}.copy SET state = 'done', rows_done = %s, finished_at = clock_timestamp(), detail = %s WHERE relation = %s",
+        f"UPDATE {own.SCHEMA}.copy SET state = 'done', rows_done = %s, finished_at = clock_timestamp(), detail = %s WHERE relation = %s",
         (rows, json.dumps(detail), name),
     )
 
 
 def read_tables_done(connection: Connection) -> list[dict[str, t.Any]]:
     """Rows of the tables."""
-    return client.query(connection, f"SELECT relation, state, bytes_total, rows_done FROM {schema.SCHEMA}.copy WHERE relation <> %s ORDER BY 1", (RUN,))
+    return client.query(connection, f"SELECT relation, state, bytes_total, rows_done FROM {own.SCHEMA}.copy WHERE relation <> %s ORDER BY 1", (RUN,))
 
 
 def read_running(connection: Connection) -> dict[str, int]:

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 
 from .._core.errors import ClientError, GateError, PgHaError, PlanError
 from .._core.outcome import Outcome
-from .._migration import decision, guards, schema
 from .._postgresql import client, private
-from . import copy_client, copy_plan, link_client, toc
+from . import copy_client, copy_plan, link_client, own, toc
 from .model import Link, Report, Settings, Table
 from .names import identifier
 from .pool import Job, run_jobs
@@ -50,7 +49,7 @@ class Sides:
         self.target.close()
 
 
-def run(settings: Settings, link: Link | None, programs: Programs, check_mode: bool, repeat: bool = False) -> Outcome:
+def run(settings: Settings, link: Link | None, programs: Programs, hooks: own.Hooks, check_mode: bool, repeat: bool = False) -> Outcome:
     """Bring the target to a finished copy.
 
     :raises GateError: something forbids to begin; nothing was changed
@@ -68,7 +67,7 @@ def run(settings: Settings, link: Link | None, programs: Programs, check_mode: b
                 raise PlanError(f"The copy was finished, but {'; '.join(problems)}. Repeat the phase replicate (pg_ha_repeat).")
             return Outcome.of(None, None, [], initial_copy=_public(before["detail"]))
         if check_mode:
-            _refuse_when_target_serves(sides)
+            hooks.refuse(sides.source, sides.target)
             tables, _facts = _check(sides, settings, programs, before)
             predicted = {"step": "predicted", "method": settings.method, "tables": len(tables)}
             return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, tables)})
@@ -76,8 +75,8 @@ def run(settings: Settings, link: Link | None, programs: Programs, check_mode: b
             holder = copy_client.lock_holder(sides.source)
             session = holder["pid"] if holder else "unknown"
             raise PlanError(f"Another copy runs on this source (session {session}). Wait until it has ended: module replication_copy_info.")
-        _refuse_when_target_serves(sides)
-        return _Copy(sides, settings, link, programs).run(before)
+        hooks.refuse(sides.source, sides.target)
+        return _Copy(sides, settings, link, programs, hooks).run(before)
     finally:
         sides.close()
 
@@ -93,24 +92,11 @@ def _public(detail: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def _predicted(settings: Settings, tables: list[Table]) -> list[str]:
     words = [f"restore the schema of {settings.source}", f"copy {len(tables)} tables, {sum(table.bytes for table in tables)} bytes"]
-    return words + ([f"create subscription {schema.FORWARD_LINK}"] if settings.method == "logical" else [])
-
-
-def _refuse_when_target_serves(sides: Sides) -> None:
-    """Never throw away a database that applications use, nor begin while somebody changes who serves."""
-    histories = []
-    for name, connection in (("source", sides.source), ("target", sides.target)):
-        histories.append(decision.read_history(connection, name))
-        if histories[-1] is not None and _has_table(connection, "epoch") and decision.read_open_epoch(connection) is not None:
-            raise PlanError(f"An attempt to change who serves is open on the {name}. Run playbook cut_over.yml again to finish or undo it first.")
-    if decision.plan_serving(*histories) == "target":
-        raise PlanError(
-            "The target serves the applications by decision of the cutover: it is not copied over. To begin anew, run playbook roll_back.yml first."
-        )
+    return words + ([f"create subscription {own.FORWARD_LINK}"] if settings.method == "logical" else [])
 
 
 def _has_table(connection: Connection, name: str) -> bool:
-    return bool(client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.{name}",)))
+    return bool(client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{own.SCHEMA}.{name}",)))
 
 
 def _problems(sides: Sides, settings: Settings) -> list[str]:
@@ -118,12 +104,12 @@ def _problems(sides: Sides, settings: Settings) -> list[str]:
     if settings.method != "logical" or settings.parts != "all":
         return []
     problems = []
-    state = link_client.read_link(sides.source, sides.target, schema.FORWARD_LINK)
+    state = link_client.read_link(sides.source, sides.target, own.FORWARD_LINK)
     if not state.exists:
         problems.append("the subscription is gone")
     if not state.slot_exists:
         problems.append("the slot on the source is gone")
-    tables, _unlogged, _extension = copy_client.read_tables(sides.source, schema.FORWARD_TABLES)
+    tables, _unlogged, _extension = copy_client.read_tables(sides.source, own.FORWARD_TABLES)
     listed, there = copy_client.read_published(sides.source), copy_client.quote_names(sides.source, tables)
     if listed != there:
         names = sorted(listed ^ there)
@@ -137,9 +123,9 @@ def _check(sides: Sides, settings: Settings, programs: Programs, before: dict[st
     :raises GateError: with every gate that does not hold
     """
     source, target = copy_client.read_source(sides.source), copy_client.read_target(sides.target)
-    tables, _unlogged, _extension = copy_client.read_tables(sides.source, schema.FORWARD_TABLES)
+    tables, _unlogged, _extension = copy_client.read_tables(sides.source, own.FORWARD_TABLES)
     ours = before is not None and "kept" in before["detail"]
-    collisions = [] if ours else copy_plan.collisions(source["schemas"], target["relations"], target["schemas"], schema.SCHEMA)
+    collisions = [] if ours else copy_plan.collisions(source["schemas"], target["relations"], target["schemas"], own.SCHEMA)
     if not ours and target["large_objects"] and source["large_objects"]:
         collisions.append(f"{target['large_objects']} large objects")
     gates = copy_plan.plan_gates(source, {**target, "collisions": collisions}, tables, settings.method, programs.version())
@@ -151,11 +137,12 @@ def _check(sides: Sides, settings: Settings, programs: Programs, before: dict[st
 class _Copy:
     """One run; holds what the steps hand on."""
 
-    def __init__(self, sides: Sides, settings: Settings, link: Link | None, programs: Programs) -> None:
+    def __init__(self, sides: Sides, settings: Settings, link: Link | None, programs: Programs, hooks: own.Hooks) -> None:
         self.sides = sides
         self.settings = settings
         self.link = link
         self.programs = programs
+        self.hooks = hooks
         self.report = Report(method=settings.method, jobs=settings.jobs)
         self.detail: dict[str, t.Any] = {"run": settings.run, "method": settings.method, "parts": settings.parts}
         self.actions: list[str] = []
@@ -192,7 +179,7 @@ class _Copy:
         with self._step("schema"):
             tables, entries, owners = self._schema(archive, snapshot, tables, facts["target"]["superuser"])
         with self._step("guards"):
-            guards.install_guards(self.sides.target, schema.GuardAwaiting(epoch=0, opens="target"))
+            self.hooks.guard(self.sides.target)
         if self.settings.method == "logical":
             with self._step("link"):
                 self._link()
@@ -215,7 +202,7 @@ class _Copy:
                 self._statistics(facts["source"]["encoding"])
             if self.settings.method == "logical":
                 with self._step("follow"):
-                    client.query(self.sides.target, f"ALTER SUBSCRIPTION {identifier(schema.FORWARD_LINK)} ENABLE")
+                    client.query(self.sides.target, f"ALTER SUBSCRIPTION {identifier(own.FORWARD_LINK)} ENABLE")
         self.report.seconds = time.monotonic() - began
         self.detail["step"] = "done"
         self.detail.pop("folder")
@@ -234,12 +221,12 @@ class _Copy:
 
     def _reset(self, target: dict[str, t.Any]) -> None:
         """Take away what an interrupted run left on both sides, and remember what was there before ours."""
-        link_client.drop_link(self.sides.source, self.sides.target, schema.FORWARD_LINK)
+        link_client.drop_link(self.sides.source, self.sides.target, own.FORWARD_LINK)
         copy_client.drop_publication(self.sides.source)
         copy_client.end_strays(self.sides.target)
         copy_client.end_strays(self.sides.source)
         if "kept" in self.detail:
-            for statement in copy_plan.plan_reset(copy_client.read_containers(self.sides.target), self.detail["kept"], schema.SCHEMA):
+            for statement in copy_plan.plan_reset(copy_client.read_containers(self.sides.target), self.detail["kept"], own.SCHEMA):
                 client.query(self.sides.target, statement)
             copy_client.unlink_large_objects(self.sides.target)
         self.detail["kept"] = {key: target[key] for key in ("schemas", "extensions", "event_triggers")} if "kept" not in self.detail else self.detail["kept"]
@@ -248,7 +235,7 @@ class _Copy:
     def _snapshot(self, tables: list[Table], server_version: int) -> str:
         """A snapshot of the source: of the slot, of a session of ours, or the one that was given."""
         if self.settings.method == "logical":
-            client.query(self.sides.source, copy_plan.publication_statement(schema.FORWARD_LINK, tables))
+            client.query(self.sides.source, copy_plan.publication_statement(own.FORWARD_LINK, tables))
             self.keeper, snapshot, self.report.lsn = copy_client.open_slot(self.settings, server_version)
             return snapshot
         if self.settings.snapshot:
@@ -258,11 +245,11 @@ class _Copy:
 
     def _schema(self, archive: str, snapshot: str, published: list[Table], superuser: bool) -> tuple[list[Table], list[toc.Entry], dict[tuple[int, int], int]]:
         """Dump at the snapshot, read the snapshot's tables, restore what comes before rows."""
-        self.programs.dump_schema(archive, snapshot, schema.SCHEMA)
+        self.programs.dump_schema(archive, snapshot, own.SCHEMA)
         reader = copy_client.open_session(self.settings, self.settings.source)
         try:
             copy_client.use_snapshot(reader, snapshot)
-            tables, self.report.unlogged, self.report.extension_tables = copy_client.read_tables(reader, schema.FORWARD_TABLES)
+            tables, self.report.unlogged, self.report.extension_tables = copy_client.read_tables(reader, own.FORWARD_TABLES)
             unwanted, owners = copy_client.read_restore_facts(reader)
         finally:
             reader.close()
@@ -324,7 +311,7 @@ class _Copy:
         return restored
 
     def _runner(self, snapshot: str | None, encoding: str, archives: dict[str, str]) -> t.Callable[[], t.Callable[[Job], dict[str, t.Any]]]:
-        return lambda: Worker(self.settings, self.programs, snapshot, encoding, archives, schema.SCHEMA).run
+        return lambda: Worker(self.settings, self.programs, snapshot, encoding, archives, own.SCHEMA).run
 
     def _statistics(self, encoding: str) -> None:
         """ANALYZE before anybody is served: the planner must not meet empty statistics."""
@@ -335,7 +322,7 @@ class _Copy:
         """Make the subscription, not enabled yet: that the target reaches the source is known before hours of copying, not after."""
         if self.link is None:
             raise PlanError("Method logical needs option link: how the target's servers reach the source.")
-        statement = copy_plan.subscription_statement(schema.FORWARD_LINK, self.link.conninfo(schema.FORWARD_LINK), self.sides.target.server_version)
+        statement = copy_plan.subscription_statement(own.FORWARD_LINK, self.link.conninfo(own.FORWARD_LINK), self.sides.target.server_version)
         connection = copy_client.open_session(self.settings, self.settings.target)
         try:
             private.silence(connection)
@@ -358,7 +345,7 @@ class _Copy:
             copy_client.write_run(self.sides.target, "failed", self.detail)
         if self.settings.method == "logical":
             with contextlib.suppress(PgHaError):
-                link_client.drop_link(self.sides.source, self.sides.target, schema.FORWARD_LINK)
+                link_client.drop_link(self.sides.source, self.sides.target, own.FORWARD_LINK)
             with contextlib.suppress(PgHaError):
                 copy_client.drop_publication(self.sides.source)
 

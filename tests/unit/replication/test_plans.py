@@ -9,7 +9,8 @@ import dataclasses
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_plan, database, link_plan, names, roles, toc
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_plan, database, link_plan, names, own, roles, toc
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.link_client import LinkState
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, Link, Table
 
@@ -424,3 +425,8 @@ def test_link_plans(before, state, expected):
 def test_a_link_that_is_not_there_cannot_be_enabled(state):
     with pytest.raises(PlanError, match=r"replicate\.yml"):
         link_plan.plan_link(LinkState(), "l", state)
+
+
+@pytest.mark.parametrize("name", ["SCHEMA", "GUARD_TRIGGER", "FORWARD_LINK", "FORWARD_TABLES", "LOCK_CLASS", "LOCK_COPY"])
+def test_names_are_those_of_the_migrations_schema(name):
+    assert getattr(own, name) == getattr(schema, name)

@@ -1,0 +1,36 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""What the migration has of its own in the databases, as the copy knows it.
+
+The names are those of module_utils/_migration/schema.py, which another package may not import; a test holds them equal. What the copy has to
+ask or do there is handed in.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+SCHEMA = "ha_migration"
+GUARD_TRIGGER = "ha_migration_guard"
+FORWARD_LINK = "ha_migration_forward"
+FORWARD_TABLES = ("marker", "probe")
+LOCK_CLASS = 4_718_001
+LOCK_COPY = 1
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the module hands in.
+
+    :param refuse: gets source and target and raises PlanError while the target serves or somebody changes who does
+    :param guard: puts the guard that waits for the cutover on every table of the target
+    """
+
+    refuse: t.Callable[[Connection, Connection], None]
+    guard: t.Callable[[Connection], None]
