@@ -108,6 +108,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_plan, link_client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import LinkState
 
 APPLICATION_NAME = "ha_migration copy info"
 
@@ -131,7 +132,7 @@ def run(params: dict[str, t.Any]) -> Outcome:
         locked = copy_client.lock_holder(source) is not None
         working = locked or not _job_has_ended(params["job_results_file"])
         if target is None:
-            return Outcome(False, {"initial_copy": _describe(None, [], {}, locked, working), "link": link_client.LinkState().public()})
+            return Outcome(False, {"initial_copy": _describe(None, [], {}, locked, working), "link": LinkState().public()})
         row = copy_client.read_run(target)
         tables = copy_client.read_tables_done(target) if row else []
         running = copy_client.read_running(target) if row and locked else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .._core.errors import PlanError
 from .._core.outcome import Action
-from .link_client import LinkState
+from .model import LinkState
 from .names import identifier
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # This is a private util of freight.pg_ha: it may change without notice.
-"""What the initial copy knows of both sides (data only)."""
+"""What the initial copy and its link know of both sides (data only)."""
 
 from __future__ import annotations
 
@@ -142,3 +142,60 @@ class Report:
         """JSON-able form."""
         speed = int(self.bytes / self.seconds) if self.seconds > 0 else None
         return {**self.__dict__, "seconds": round(self.seconds, 3), "bytes_per_second": speed}
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """What both sides say about a link. None means unknown, never zero.
+
+    :param tables: state of pg_subscription_rel -> number of tables
+    :param lag_bytes: WAL of the publisher that the subscriber has not confirmed yet
+    :param lag_seconds: as the publisher's sender measured it last; None while nothing was measured
+    :param errors: failed attempts to apply, since the statistics began; None where the server does not count
+    """
+
+    exists: bool = False
+    enabled: bool = False
+    worker_running: bool = False
+    slot_exists: bool = False
+    slot_active: bool = False
+    slot_wal_status: str | None = None
+    tables: dict[str, int] = field(default_factory=dict)
+    published: int = 0
+    lag_bytes: int | None = None
+    lag_seconds: float | None = None
+    errors: int | None = None
+
+    def public(self) -> dict[str, t.Any]:
+        """JSON-able form."""
+        return {**self.__dict__, "following": self.following, "problems": self.problems}
+
+    @property
+    def problems(self) -> list[str]:
+        """Why nothing follows, in words; [] when it does."""
+        found = []
+        if not self.exists:
+            found.append("there is no subscription")
+        elif not self.enabled:
+            found.append("the subscription is disabled")
+        elif not self.worker_running:
+            found.append("its apply worker does not run: look at the subscriber's log")
+        if not self.slot_exists:
+            found.append("there is no slot on the publisher")
+        elif not self.slot_active:
+            found.append("nobody is connected to the slot")
+        if self.slot_wal_status == "lost":
+            found.append("the publisher has removed WAL that the slot needs: copy again")
+        waiting = sum(number for state, number in self.tables.items() if state != "r")
+        if waiting:
+            found.append(f"{waiting} tables are not ready")
+        if self.exists and sum(self.tables.values()) != self.published:
+            found.append(f"{sum(self.tables.values())} tables are subscribed and {self.published} published")
+        if self.slot_exists and self.lag_bytes is None:
+            found.append("the lag is unknown")
+        return found
+
+    @property
+    def following(self) -> bool:
+        """Whether changes arrive."""
+        return not self.problems

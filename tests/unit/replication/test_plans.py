@@ -11,8 +11,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_plan, database, link_plan, names, own, roles, toc
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication.link_client import LinkState
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, Link, Table
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, Link, LinkState, Table
 
 NASTY = 'we""ird %s; --'.replace('""', '"')
 VERIFIER = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
