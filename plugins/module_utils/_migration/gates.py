@@ -80,11 +80,11 @@ def evaluate(context: Context) -> list[dict[str, str]]:
 
 
 def link(context: Context) -> t.Iterator[Failure]:
-    """The link towards the next side follows, synchronously, with every table ready and every table of the application in it."""
+    """The link towards the next side follows, with every table ready and every table of the application in it."""
     name = schema.FORWARD_LINK if context.serves == "target" else schema.REVERSE_LINK
     rows = client.query(
         context.ahead,
-        "SELECT s.subenabled AS enabled, s.subsynccommit AS synccommit, (SELECT count(*) FROM pg_stat_subscription p WHERE p.subid = s.oid AND p.pid IS NOT NULL) AS workers, "
+        "SELECT s.subenabled AS enabled, (SELECT count(*) FROM pg_stat_subscription p WHERE p.subid = s.oid AND p.pid IS NOT NULL) AS workers, "
         "(SELECT count(*) FROM pg_subscription_rel r WHERE r.srsubid = s.oid AND r.srsubstate <> 'r') AS unready FROM pg_subscription s "
         "WHERE s.subname = %s AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
         (name,),
@@ -100,8 +100,6 @@ def link(context: Context) -> t.Iterator[Failure]:
             "it does not follow (disabled, or its worker is not running)",
             "look at the target's log for the worker's error, mend it, run playbooks/replicate.yml",
         )
-    if found["synccommit"] != "on":
-        yield Failure("link", name, f"it applies with synchronous_commit={found['synccommit']}", f"ALTER SUBSCRIPTION {name} SET (synchronous_commit = on)")
     if found["unready"]:
         yield Failure("link", name, f"{found['unready']} tables are not ready", "wait until the copy is done")
     yield from _unpublished(context, name)

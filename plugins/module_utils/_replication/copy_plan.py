@@ -59,9 +59,11 @@ def slot_statement(name: str, server_version: int) -> str:
 def subscription_statement(name: str, conninfo: str, server_version: int) -> str:
     """CREATE SUBSCRIPTION on the slot that the copy's snapshot came from, not enabled yet.
 
-    synchronous_commit = on: what the worker confirms to the source waits for the target's synchronous standby.
+    synchronous_commit = off: applying keeps up with a busy source, and the worker still confirms only what its own server has flushed. That
+    the standby has it too is shown where it counts: the cutover's barrier is a synchronous commit after the last applied row, and a change of
+    the target's leader makes the comparison of all rows void.
     """
-    options = {"create_slot": "false", "slot_name": literal(name), "copy_data": "false", "enabled": "false", "synchronous_commit": "'on'"}
+    options = {"create_slot": "false", "slot_name": literal(name), "copy_data": "false", "enabled": "false", "synchronous_commit": "'off'"}
     if server_version >= 150000:
         options["disable_on_error"] = "false"
     if server_version >= 160000:

@@ -300,7 +300,7 @@ def test_copy_statements():
 )
 def test_the_subscription_uses_only_what_its_server_knows(version, present, absent):
     statement = copy_plan.subscription_statement("ha_migration_forward", Link("db1", 5432, "link", "freight", "/p", "/c").conninfo("x"), version)
-    assert all(word in statement for word in [*present, "synchronous_commit = 'on'", "copy_data = false", "create_slot = false"])
+    assert all(word in statement for word in [*present, "synchronous_commit = 'off'", "copy_data = false", "create_slot = false"])
     assert not any(word in statement for word in absent)
     assert "password=" not in statement and "passfile=''/p''" in statement and "verify-full" in statement
 
