@@ -52,7 +52,7 @@ options:
     description: Host and port that poolers show while the source serves.
     type: dict
     required: true
-    options:
+    suboptions:
       host:
         description: Host.
         type: str
@@ -65,7 +65,7 @@ options:
     description: Host and port that poolers show while the target serves.
     type: dict
     required: true
-    options:
+    suboptions:
       host:
         description: Host.
         type: str
@@ -155,7 +155,6 @@ evidence:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.cutover import cut_over
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint

@@ -116,7 +116,10 @@ def test_the_target_takes_writes(leader):
 
 
 def test_sequences_of_the_target_are_ahead(machine, leader):
-    statement = "\\t\n\\a\nSELECT schemaname || '.' || sequencename, last_value FROM pg_sequences WHERE last_value IS NOT NULL AND NOT cycle AND increment_by > 0 AND schemaname <> 'ha_migration'"
+    statement = (
+        "\\t\n\\a\nSELECT schemaname || '.' || sequencename, last_value FROM pg_sequences "
+        "WHERE last_value IS NOT NULL AND NOT cycle AND increment_by > 0 AND schemaname <> 'ha_migration'"
+    )
     old, new = (dict(line.rsplit("|", 1) for line in psql(host, statement).stdout.splitlines() if "|" in line) for host in (machine("source"), leader))
     assert old and not [name for name, value in old.items() if int(new[name]) < int(value)]
 

@@ -58,7 +58,7 @@ class Outcome:
         )
 
 
-def finish(module: AnsibleModule, work: t.Callable[[], Outcome]) -> t.NoReturn:
+def finish(module: AnsibleModule, work: t.Callable[[], Outcome]) -> None:
     """Run ``work`` and end the module with its outcome; a PgHaError becomes one fail_json.
 
     ``work`` opens its own connections, so that nothing connects before the arguments are valid.

@@ -206,7 +206,7 @@ def with_age(evidence: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
     if evidence is None:
         return None
     finished = datetime.datetime.fromisoformat(evidence["finished_at"])
-    return {**evidence, "age_seconds": (datetime.datetime.now(datetime.timezone.utc) - finished).total_seconds()}
+    return {**evidence, "age_seconds": (datetime.datetime.now(datetime.UTC) - finished).total_seconds()}
 
 
 def describe(failed: list[dict[str, str]]) -> str:

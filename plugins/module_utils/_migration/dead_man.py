@@ -297,11 +297,12 @@ def place_route(config: Config, log: t.Callable[[str], None]) -> None:
 
 
 def _log(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
 
 
-def main() -> None:
-    """Command line."""
+def main() -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="pg-ha-dead-man", description="Keeps the PgBouncer of this host on the side of a migration that was decided.")
     parser.add_argument("--config", required=True, help="file that role cutover has written")
     parser.add_argument("--place-route", action="store_true", help="only lay the link of the decided side, then end")
@@ -313,10 +314,11 @@ def main() -> None:
             place_route(config, _log)
         else:
             DeadMan(config, _log).run()
-    except ClientError as error:
+    except PgHaError as error:
         _log(error.message)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

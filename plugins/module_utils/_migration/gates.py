@@ -205,8 +205,9 @@ def quiet(context: Context) -> t.Iterator[Failure]:
     """No long or prepared transaction and no vacuum stands in the fence's way."""
     rows = client.query(
         context.here,
-        "SELECT pid, usename::text AS role, state, extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity WHERE datname = current_database() "
-        "AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start < now() - make_interval(secs => %s) AND application_name NOT LIKE 'ha_migration%%'",
+        "SELECT pid, usename::text AS role, state, extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity "
+        "WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid() "
+        "AND xact_start < now() - make_interval(secs => %s) AND application_name NOT LIKE 'ha_migration%%'",
         (context.long_transaction_seconds,),
     )
     for row in rows:
@@ -232,7 +233,8 @@ def locks(context: Context) -> t.Iterator[Failure]:
     tables = len(guards.read_guarded_tables(context.here))
     room = client.query_value(
         context.here,
-        "SELECT current_setting('max_locks_per_transaction')::bigint * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
+        "SELECT current_setting('max_locks_per_transaction')::bigint * "
+        "(current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
     )
     if tables + 1 > room / 2:
         yield Failure(
@@ -280,7 +282,8 @@ def dead_men(context: Context) -> t.Iterator[Failure]:
             break
         time.sleep(0.1)
     for name in absent:
-        yield Failure("dead_men", name, "its dead man's switch is not connected, so nothing would free its clients if this run died", "look at the unit pg-ha-dead-man there")
+        message = "its dead man's switch is not connected, so nothing would free its clients if this run died"
+        yield Failure("dead_men", name, message, "look at the unit pg-ha-dead-man there")
 
 
 def passwords(context: Context) -> t.Iterator[Failure]:

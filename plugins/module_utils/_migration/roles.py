@@ -49,7 +49,7 @@ def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.An
     )
     if not rows:
         quoted = client.query_value(connection, "SELECT quote_ident(%s)", (name,))
-        absent = {"exists": False, "login": False, "replication": False, "verifier": None, "usage": False, "granted": []}
+        absent: dict[str, t.Any] = {"exists": False, "login": False, "replication": False, "verifier": None, "usage": False, "granted": []}
         return {**absent, "quoted": quoted, "barred_from": barred}
     granted = [
         (table, privilege)

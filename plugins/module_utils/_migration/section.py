@@ -267,7 +267,9 @@ def read_durability(connection: Connection) -> dict[str, int]:
     )[0]
 
 
-LARGE_OBJECTS = "SELECT count(*) AS pages, coalesce(sum(hashtextextended(loid::text || ' ' || pageno || ' ' || encode(data, 'hex'), 0)::numeric), 0) AS sum FROM pg_largeobject"
+LARGE_OBJECTS = """
+    SELECT count(*) AS pages, coalesce(sum(hashtextextended(loid::text || ' ' || pageno || ' ' || encode(data, 'hex'), 0)::numeric), 0) AS sum
+    FROM pg_largeobject"""
 
 
 def _large_objects(sessions: Sessions) -> None:

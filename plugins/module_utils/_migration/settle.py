@@ -55,7 +55,8 @@ def end_sessions(fenced: Connection, roles: t.Sequence[str], *, bound_seconds: f
     while clean < 2:
         rows = client.query(
             fenced,
-            "SELECT quote_ident(usename::text) AS role, coalesce(host(client_addr), 'local') AS address, pg_terminate_backend(pid) AS ended FROM pg_stat_activity "
+            "SELECT quote_ident(usename::text) AS role, coalesce(host(client_addr), 'local') AS address, pg_terminate_backend(pid) AS ended "
+            "FROM pg_stat_activity "
             "WHERE datname = current_database() AND backend_type = 'client backend' AND quote_ident(usename::text) = ANY (%s)",
             (list(roles),),
         )

@@ -80,7 +80,7 @@ def connect(
             keepalives_interval="2",
             keepalives_count="3",
             tcp_user_timeout="10000",
-            **parameters,
+            **t.cast("dict[str, t.Any]", parameters),
         )
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -117,7 +117,7 @@ def query(connection: Connection, statement: str, parameters: t.Any = None) -> l
             if cursor.description is None:
                 return []
             names = [column.name for column in cursor.description]
-            return [dict(zip(names, row)) for row in cursor.fetchall()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except psycopg2.Error as error:
         raise ClientError(f"The statement failed: {explain(error)}", sqlstate=error.pgcode) from error
 

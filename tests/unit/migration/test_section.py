@@ -97,7 +97,8 @@ def sides(postgresql_server, tmp_path):
     for side in (here, ahead):
         schema.ensure_schema(side)
         client.query(side, 'CREATE TABLE public."It\'s %s" (id bigint PRIMARY KEY, note text); CREATE SEQUENCE public.numbers')
-        client.query(side, "CREATE TABLE public.parted (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE public.part PARTITION OF public.parted FOR VALUES FROM (0) TO (10)")
+        client.query(side, "CREATE TABLE public.parted (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+        client.query(side, "CREATE TABLE public.part PARTITION OF public.parted FOR VALUES FROM (0) TO (10)")
     slot = f"forward_{names['source']}"
     client.query(
         here,
@@ -183,7 +184,7 @@ class Run:
             time.sleep(0.01)
 
 
-def write(connection, table="public.\"It's %s\""):
+def write(connection, table='public."It\'s %s"'):
     client.query(connection, f"INSERT INTO {table} VALUES ({time.monotonic_ns()}, 'x')" if "It" in table else f"INSERT INTO {table} VALUES (1)")
 
 
@@ -252,7 +253,10 @@ class Died(BaseException):
 
 @pytest.mark.parametrize(
     ("moment", "served_by"),
-    [(moment, "source") for moment in ("after arm", "after pause", "after fence", "after marker", "after barrier", "after sequences")] + [("after decide", "target")],
+    [
+        *((moment, "source") for moment in ("after arm", "after pause", "after fence", "after marker", "after barrier", "after sequences")),
+        ("after decide", "target"),
+    ],
 )
 def test_whenever_the_mover_dies_clients_are_served_by_the_decided_side(sides, tmp_path, moment, served_by):
     run = Run(sides, tmp_path, budget_seconds=1.0)
