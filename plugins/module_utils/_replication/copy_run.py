@@ -151,6 +151,8 @@ class _Copy:
     def run(self, before: dict[str, t.Any] | None) -> Outcome:
         """All steps; a failure is recorded and cleaned up on the source."""
         began = time.monotonic()
+        # Before anything is marked: a refused repetition leaves the finished copy and its link as they are.
+        tables, facts = _check(self.sides, self.settings, self.programs, before)
         copy_client.write_run(self.sides.target, "copying", {**(before["detail"] if before else {}), **self.detail, "step": "gates", "error": None}, begin=True)
         if before is not None and "kept" in before["detail"]:
             self.detail["kept"] = before["detail"]["kept"]
@@ -159,7 +161,7 @@ class _Copy:
         folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self.settings.work_directory)
         self.detail["folder"] = folder
         try:
-            self._steps(before, folder, began)
+            self._steps(tables, facts, folder, began)
         except PgHaError as error:
             self._give_up(error)
             raise
@@ -169,8 +171,7 @@ class _Copy:
                 self.keeper.close()
         return Outcome(True, {"initial_copy": _public(self.detail), "actions": self.actions})
 
-    def _steps(self, before: dict[str, t.Any] | None, folder: str, began: float) -> None:
-        tables, facts = _check(self.sides, self.settings, self.programs, before)
+    def _steps(self, tables: list[Table], facts: dict[str, t.Any], folder: str, began: float) -> None:
         with self._step("reset"):
             self._reset(facts["target"])
         with self._step("snapshot"):

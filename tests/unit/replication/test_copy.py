@@ -201,6 +201,13 @@ def test_everything_is_copied_once_and_then_follows(migration):
     migration.do("source", "CREATE TABLE public.late (id int PRIMARY KEY)")
     with pytest.raises(PlanError, match="no longer those that are followed: public.late"):
         migration.copy()
+    # A repetition that is refused takes nothing away.
+    with pytest.raises(GateError):
+        migration.copy(repeat=True, programs_directory="/nowhere")
+    assert migration.info()["initial_copy"]["state"] == "done"
+    assert migration.info()["link"]["enabled"]
+    assert migration.copy(repeat=True).changed
+    assert migration.value("target", "SELECT to_regclass('public.late') IS NOT NULL")
 
 
 def test_early_indexes_are_the_same(migration, monkeypatch):
