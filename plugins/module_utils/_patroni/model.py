@@ -14,6 +14,8 @@ from .._core.errors import ClientError
 # Patroni said "master" before 4.0 and says "primary" in some places: all are the leader here.
 LEADER_ROLES = ("leader", "master", "primary", "standby_leader")
 RUNNING = ("running", "streaming")
+# A standby never runs with less of these than its leader wrote into the log.
+BOUND_BY_LEADER = ("max_connections", "max_locks_per_transaction", "max_prepared_transactions", "max_wal_senders", "max_worker_processes")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Member:
     :param role: ``leader``, ``standby_leader``, ``sync_standby``, ``quorum_standby`` or ``replica``
     :param state: Patroni's word: ``running``, ``streaming``, ``starting``, ``stopped``, ...
     :param lag_bytes: replay lag of a standby; None when unknown (never read as 0)
+    :param lowered: settings that wait for a restart, that shall become smaller, and that a standby takes only after its leader
     """
 
     name: str
@@ -35,6 +38,7 @@ class Member:
     lag_bytes: int | None
     pending_restart: bool
     tags: dict[str, t.Any]
+    lowered: tuple[str, ...] = ()
 
     @property
     def is_leader(self) -> bool:
@@ -82,7 +86,7 @@ class Cluster:
             "paused": self.paused,
             "leader": None if leader is None else leader.name,
             "synchronous_standbys": [member.name for member in self.streaming_synchronous],
-            "members": [asdict(member) for member in self.members],
+            "members": [{**asdict(member), "lowered": list(member.lowered)} for member in self.members],
         }
 
 
@@ -120,4 +124,17 @@ def _member_of(raw: dict[str, t.Any], url: str) -> Member:
         lag_bytes=lag if isinstance(lag, int) and not isinstance(lag, bool) else None,
         pending_restart=bool(raw.get("pending_restart", False)),
         tags=raw["tags"] if isinstance(raw.get("tags"), dict) else {},
+        lowered=_lowered(raw.get("pending_restart_reason")),
     )
+
+
+def _lowered(reasons: t.Any) -> tuple[str, ...]:
+    if not isinstance(reasons, dict):
+        return ()
+    found = []
+    for name in BOUND_BY_LEADER:
+        reason = reasons.get(name)
+        values = [str(reason.get(key, "")) for key in ("old_value", "new_value")] if isinstance(reason, dict) else []
+        if values and all(value.isdigit() for value in values) and int(values[1]) < int(values[0]):
+            found.append(name)
+    return tuple(found)

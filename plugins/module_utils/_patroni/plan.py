@@ -81,6 +81,13 @@ def plan_member(cluster: Cluster, name: str, state: str, leader_allowed: bool) -
             return []
         if member.is_leader and not leader_allowed:
             raise PlanError(f"Member {name} leads cluster {cluster.scope}; switch over to another member before you restart it.")
+        leader = cluster.leader
+        stuck = sorted(set(member.lowered) & set(leader.lowered)) if leader is not None and not member.is_leader else []
+        if stuck:
+            raise PlanError(
+                f"Member {name} takes a lower {', '.join(stuck)} only after its leader {leader.name if leader else None}: restart that one at a quiet time "
+                "(patroni_member with leader_allowed, or patronictl restart), or set the value back."
+            )
         return [Action(f"restart {name}")]
     if member.is_leader:
         if member.state in RUNNING:

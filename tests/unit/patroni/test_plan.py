@@ -112,6 +112,23 @@ def test_member_plan(name: str, state: str, leader_allowed: bool, actions: list[
     assert [action.public for action in plan.plan_member(cluster(*PENDING), name, state, leader_allowed)] == actions
 
 
+def waiting(name: str, role: str, old: t.Any, new: t.Any) -> dict[str, t.Any]:
+    return member(name, role, pending_restart=True, pending_restart_reason={"max_connections": {"old_value": old, "new_value": new}, "shared_buffers": None})
+
+
+def test_a_raised_value_is_taken_by_the_replica_first() -> None:
+    assert plan.plan_member(cluster(waiting("pg1", "leader", "100", "200"), waiting("pg2", "replica", "100", "200")), "pg2", "restarted", False)
+
+
+def test_a_lowered_value_is_taken_once_the_leader_has_it() -> None:
+    assert plan.plan_member(cluster(member("pg1", "leader"), waiting("pg2", "replica", "200", "100")), "pg2", "restarted", False)
+
+
+def test_a_lowered_value_waits_for_the_leader() -> None:
+    with pytest.raises(PlanError, match="takes a lower max_connections only after its leader pg1"):
+        plan.plan_member(cluster(waiting("pg1", "leader", "200", "100"), waiting("pg2", "replica", "200", "100")), "pg2", "restarted", False)
+
+
 @pytest.mark.parametrize(
     ("seen", "name", "state", "message"),
     [
