@@ -120,6 +120,11 @@ class Cutover:
         settle.refresh_views(self.ahead)
         sequences.move_ahead(self.here, self.ahead, SEQUENCE_MARGIN)
 
+    def large_objects(self) -> dict[str, t.Any] | None:
+        """Fingerprint of the next side's large objects; None where neither side has any."""
+        any_here, any_ahead = (client.query_value(side, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)") for side in (self.here, self.ahead))
+        return client.query(self.ahead, section.LARGE_OBJECTS)[0] if any_here or any_ahead else None
+
     def watch(self) -> section.Watch:
         """What the section holds on to."""
         tables = guards.read_guarded_tables(self.here)
@@ -127,7 +132,7 @@ class Cutover:
             tables=tuple((row["oid"], row["name"]) for row in tables),
             undiverted=tuple(row["name"] for row in tables if not row["diverted"]),
             timeline=section.read_durability(self.ahead)["timeline"],
-            has_large_objects=bool(client.query_value(self.here, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)")),
+            large_objects=self.large_objects(),
         )
 
     def cut_over(self) -> None:

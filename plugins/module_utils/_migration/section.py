@@ -105,13 +105,13 @@ class Watch:
 
     :param tables: quoted names of all guarded tables of the side left, with their oids
     :param timeline: timeline of the next side when its rows were compared
-    :param has_large_objects: whether pg_largeobject has to be held and compared too
+    :param large_objects: fingerprint of the next side's large objects (nobody writes there), or None where neither side has any
     """
 
     tables: tuple[tuple[int, str], ...]
     undiverted: tuple[str, ...]
     timeline: int
-    has_large_objects: bool
+    large_objects: dict[str, t.Any] | None
 
 
 class Undone(PgHaError):
@@ -145,12 +145,13 @@ def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: St
     steps.paused_at, steps.paused_wall = time.monotonic(), time.time()
     steps.run("pause", lambda: _pause(attempt, sessions))
     steps.run("fence", lambda: _fence(attempt, sessions, watch))
+    large_objects = Background(lambda: client.query(sessions.canceller, LARGE_OBJECTS)[0]) if watch.large_objects is not None else None
     steps.run("last look", lambda: _last_look(sessions, watch))
     steps.run("marker", lambda: _marker(attempt, sessions, deadline))
     steps.run("barrier", lambda: barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
     steps.run("sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
-    if watch.has_large_objects:
-        steps.run("large objects", lambda: _large_objects(sessions))
+    if large_objects is not None:
+        steps.run("large objects", lambda: _compare_large_objects(large_objects.result(), watch))
     steps.run("decide", lambda: _decide(attempt, sessions, watch, deadline))
 
 
@@ -195,7 +196,7 @@ def _fence(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
     """Lock every table against writers. The server itself ends the transaction when we fall silent (half the budget)."""
     idle_ms = round(attempt.budget_seconds * 500)
     tables = ", ".join(name for _oid, name in watch.tables)
-    more = ", pg_catalog.pg_largeobject" if watch.has_large_objects else ""
+    more = ", pg_catalog.pg_largeobject" if watch.large_objects is not None else ""
     statement = (
         f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; SET LOCAL idle_in_transaction_session_timeout = {idle_ms:d}; "
         f"LOCK TABLE {tables}{more} IN SHARE ROW EXCLUSIVE MODE"
@@ -272,10 +273,34 @@ LARGE_OBJECTS = """
     FROM pg_largeobject"""
 
 
-def _large_objects(sessions: Sessions) -> None:
-    """Large objects are not replicated: they must be what the copy brought, and are held while we look."""
-    here, there = client.query(sessions.control, LARGE_OBJECTS)[0], client.query(sessions.ahead, LARGE_OBJECTS)[0]
-    if here != there:
+class Background:
+    """One piece of work beside the steps, on a session of its own."""
+
+    def __init__(self, work: t.Callable[[], dict[str, t.Any]]) -> None:
+        self._outcome: dict[str, t.Any] | PgHaError | None = None
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: t.Callable[[], dict[str, t.Any]]) -> None:
+        try:
+            self._outcome = work()
+        except PgHaError as error:
+            self._outcome = error
+
+    def result(self) -> dict[str, t.Any]:
+        """Wait for its end (the server bounds the statement).
+
+        :raises PgHaError: what the work raised, or that it ended without an outcome
+        """
+        self._thread.join()
+        if isinstance(self._outcome, dict):
+            return self._outcome
+        raise self._outcome or ClientError("A piece of work beside the section ended without an outcome.")
+
+
+def _compare_large_objects(here: dict[str, t.Any], watch: Watch) -> None:
+    """Large objects are not replicated: they must be what the copy brought. The fence holds them while this side is read."""
+    if here != watch.large_objects:
         raise GateError("Large objects changed since the copy and are not replicated: stop their writers and replicate again, or use the method dump.")
 
 

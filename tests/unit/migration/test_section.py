@@ -144,7 +144,7 @@ class Run:
             tuple((row["oid"], row["name"]) for row in tables),
             tuple(row["name"] for row in tables),
             section.read_durability(self.ahead)["timeline"],
-            has_large_objects=False,
+            large_objects=client.query(self.ahead, section.LARGE_OBJECTS)[0],
         )
         values = {"budget_seconds": 2.0, "roles": (), "needs_sync_standby": False, "endpoint": ENDPOINTS["target"], **changes}
         self.attempt = section.Attempt(epoch=1, run="test", leaves="source", serves="target", database="app", **values)
@@ -243,6 +243,15 @@ def test_a_table_that_comes_inside_the_section_stops_it(sides, tmp_path):
 
     with pytest.raises(section.Undone, match="public.late"):
         run.go(interfere)
+    run.wait_until_served_by("source")
+    write(run.here)
+
+
+def test_a_large_object_that_came_after_the_copy_stops_it(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    client.query(run.here, "SELECT lo_from_bytea(0, 'late')")
+    with pytest.raises(section.Undone, match="Large objects changed"):
+        run.go()
     run.wait_until_served_by("source")
     write(run.here)
 
