@@ -12,7 +12,6 @@ import pytest
 import testinfra
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-INVENTORY = f"ansible://{{}}?ansible_inventory={ROOT}/inventories/lab"
 ARTIFACTS = ROOT / "artifacts" / "freight"
 LOAD = "cd /opt/freight_load && python3 -m load"
 REFUSED = "takes no writes of applications"
@@ -25,12 +24,12 @@ ROLES = ["freight_app", "freight_owner", "freight_admin", "freight_guest", "frei
 @pytest.fixture(scope="module")
 def machine():
     """A host of the lab by name."""
-    return lambda name: testinfra.get_host(INVENTORY.format(name))
+    return lambda name: testinfra.get_host(f"docker://pg-ha-lab-{name}")
 
 
 def psql(host, statements):
     """Run statements as the superuser over the local socket of a database host; returns the command's result."""
-    return host.run("su postgres -c %s", f"psql -X -v ON_ERROR_STOP=1 -d freight <<'SQL'\n{statements}\nSQL")
+    return host.run("su postgres -c %s", f"psql -X -q -v ON_ERROR_STOP=1 -d freight <<'SQL'\n{statements}\nSQL")
 
 
 def evidence(name):
@@ -78,7 +77,9 @@ def test_the_evidence_says_what_was_done():
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("table", TABLES)
 def test_the_old_primary_refuses_every_role(machine, role, table):
-    result = psql(machine("source"), f"SET ROLE {role};\nDELETE FROM {table} WHERE false;")
+    # A rule of the application turns deletes of its settings into something else.
+    statement = "INSERT INTO app.settings SELECT * FROM app.settings LIMIT 0" if table == "app.settings" else f"DELETE FROM {table} WHERE false"
+    result = psql(machine("source"), f"SET ROLE {role};\n{statement};")
     assert result.rc != 0
     assert REFUSED in result.stderr or "permission denied" in result.stderr, result.stderr
     if role in ("ha_admin", "postgres"):
