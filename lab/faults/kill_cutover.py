@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Run module cutover on the mover and die by SIGKILL at one moment of the critical section.
 
 usage: kill_cutover.py --at 'after barrier' < parameters.json
