@@ -127,7 +127,7 @@ def find_gaps(record: Record, window: Window | None = None) -> tuple[Gap, Gap]:
         longest = max(longest, _longest(moments, window, client.client), key=lambda gap: gap.nanoseconds)
     if not merged:
         raise PlanError(f"The record of run {record.header.run} holds no attempt.")
-    begin, end = min(wall for _, wall in merged), max(wall for _, wall in merged)
+    begin, end = min(moment[1] for moment in merged), max(moment[1] for moment in merged)
     if window is not None and not begin <= window.around <= end:
         raise PlanError(
             f"The record of run {record.header.run} covers {format_moment(begin)} to {format_moment(end)} "
@@ -284,7 +284,7 @@ def judge(
             elif entry.kind == Kind.FAIL and entry.error_class in RETRY_CLASSES:
                 retries += 1
     latencies = sorted(write.acknowledged - write.began for write in writes.values() if write.acknowledged is not None)
-    pause_all, _ = find_gaps(record)
+    pause_all = find_gaps(record)[0]
     pause, stall = find_gaps(record, window)
     begin = min(client.entries[0].monotonic for client in record.clients if client.entries)
     end = max(client.entries[-1].monotonic for client in record.clients if client.entries)

@@ -77,7 +77,7 @@ class Lock:
 
     def acquire(self) -> bool:
         """Take it; False when somebody else has it. Tried for 0.2 s, because is_taken() of others holds it for a moment."""
-        for _ in range(10):
+        for _attempt in range(10):
             if self._flock(fcntl.LOCK_EX):
                 os.ftruncate(self._descriptor, 0)
                 os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)  # for people

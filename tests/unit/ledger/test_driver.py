@@ -65,7 +65,7 @@ class Connection:
         if self.closed:
             raise psycopg2.InterfaceError("connection already closed")
         self.server.notes.append(statement)
-        word, _, number = statement.partition(" ")
+        word, _space, number = statement.partition(" ")
         if word == "look":
             self._value = int(int(number) in self.server.rows)
         elif word == "commit":
@@ -126,7 +126,7 @@ def test_committed_without_an_answer_is_found_and_not_written_again(tmp_path: pa
 
 def test_not_committed_without_an_answer_is_written_again(tmp_path: pathlib.Path) -> None:
     entries, verdict = play(tmp_path, Server((None, False)), writes=1)
-    assert [kind for kind, _ in entries] == ["INTENT", "UNKNOWN", "INTENT", "ABSENT", "ACK", "END"]
+    assert [entry[0] for entry in entries] == ["INTENT", "UNKNOWN", "INTENT", "ABSENT", "ACK", "END"]
     assert verdict["unknown"] == {"total": 1, "committed": 0, "not_committed": 1}
 
 
@@ -137,14 +137,14 @@ def test_a_commit_answered_with_rollback_is_no_acknowledgement(tmp_path: pathlib
 
 @pytest.mark.parametrize("code", ["57P01", "08006", "XX000", "40003", "58030", "53100"])
 def test_errors_at_commit_that_say_nothing_leave_it_unknown(tmp_path: pathlib.Path, code: str) -> None:
-    entries, _ = play(tmp_path, Server((code, True)), writes=1)
+    entries = play(tmp_path, Server((code, True)), writes=1)[0]
     assert entries[1] == ("UNKNOWN", code) and entries[-2][0] == "FOUND"
 
 
 @pytest.mark.parametrize(("code", "errors"), [("40001", 0), ("40P01", 0), ("25006", 1)])
 def test_refusals_that_pass_are_tried_again(tmp_path: pathlib.Path, code: str, errors: int) -> None:
     entries, verdict = play(tmp_path, Server((code, False)), writes=1)
-    assert [kind for kind, _ in entries] == ["INTENT", "FAIL", "INTENT", "ACK", "END"]
+    assert [entry[0] for entry in entries] == ["INTENT", "FAIL", "INTENT", "ACK", "END"]
     assert (verdict["errors"], verdict["retries"]) == (errors, 1 - errors)
 
 
@@ -159,7 +159,7 @@ def test_a_second_attempt_that_meets_its_own_row_has_written_it(tmp_path: pathli
     """The first attempt was still committing when the client looked."""
     server = Server((None, False), ("23505", True))
     entries, verdict = play(tmp_path, server, writes=1)
-    assert [kind for kind, _ in entries] == ["INTENT", "UNKNOWN", "INTENT", "ABSENT", "FAIL", "INTENT", "FOUND", "END"]
+    assert [entry[0] for entry in entries] == ["INTENT", "UNKNOWN", "INTENT", "ABSENT", "FAIL", "INTENT", "FOUND", "END"]
     assert verdict["errors"] == 1 and verdict["duplicated"] == 0
 
 

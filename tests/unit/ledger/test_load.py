@@ -46,7 +46,7 @@ class Cutter:
     def _accept(self) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client = self._listener.accept()[0]
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self._server))
@@ -84,8 +84,8 @@ class Cutter:
 
 
 def test_a_quiet_run_is_ok_and_the_next_one_is_apart(database: Database, load: Load) -> None:
-    for _ in range(2):
-        begun = json.loads(load(*START, "--run", f"r{_}").stdout)
+    for number in range(2):
+        begun = json.loads(load(*START, "--run", f"r{number}").stdout)
         assert begun["running"] and begun["clients_begun"] == 8
         assert load(*START, check=False).returncode == 2
         assert load("verdict", check=False).returncode == 2
@@ -128,7 +128,7 @@ def test_commits_without_an_answer_are_looked_for(database: Database, load: Load
     time.sleep(1)
     load("stop")
     cutter.close()
-    _, found = verdict(load)
+    found = verdict(load)[1]
     assert found["unknown"] == {"total": 10, "committed": 10, "not_committed": 0}
     assert (found["lost"], found["duplicated"], found["errors"], found["complete"]) == (0, 0, 10, True)
 
@@ -140,13 +140,13 @@ def test_backends_killed_at_commit_lose_nothing(database: Database, load: Load) 
         "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON app.ledger DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.slow()"
     )
     load(*START)
-    for _ in range(8):
+    for _round in range(8):
         database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'freight_load' AND query = 'COMMIT' AND state = 'active'"
         )
         time.sleep(0.1)
     load("stop")
-    _, found = verdict(load)
+    found = verdict(load)[1]
     assert found["unknown"]["not_committed"] > 0
     assert (found["lost"], found["duplicated"], found["unexpected"], found["surfaced"]) == (0, 0, 0, 0)
 

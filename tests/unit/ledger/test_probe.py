@@ -108,7 +108,7 @@ def test_a_lock_of_300_ms_is_a_write_pause_of_300_ms(database: Database, tmp_pat
 
 def test_killed_backends_leave_nothing_lost_or_unknown(database: Database, tmp_path: pathlib.Path, begin: t.Callable[..., BackgroundProbe]) -> None:
     probe = begin()
-    for _ in range(8):
+    for _round in range(8):
         database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ledger_probe' AND datname = current_database()")
         time.sleep(0.1)
     probe.stop()

@@ -112,7 +112,7 @@ def _handler(fake: FakePatroni) -> type[BaseHTTPRequestHandler]:
             elif fake.mode == "drip":
                 self.send_response(200)
                 self.end_headers()
-                for _ in range(30):
+                for _round in range(30):
                     self.wfile.write(b" ")
                     time.sleep(0.1)
             elif self.path == "/config":
