@@ -81,7 +81,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Nothing is locked, compared or written. RV(changed) is V(true), because a comparison would be made.
+    details: Nothing is locked, compared or written. The answer is C(changed), because a comparison would be made.
   diff_mode:
     support: none
   idempotent:

@@ -56,7 +56,9 @@ cluster:
       type: list
       elements: str
     members:
-      description: Name, role, state, host, port, api_url, timeline, lag_bytes (null when unknown), pending_restart, tags, and lowered (settings that a standby takes only after its leader) of each member.
+      description: >-
+        Name, role, state, host, port, api_url, timeline, lag_bytes (null when unknown), pending_restart, tags,
+        and lowered (settings that a standby takes only after its leader) of each member.
       type: list
       elements: dict
 """
