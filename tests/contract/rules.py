@@ -22,7 +22,7 @@ PLAY_KEYS = frozenset(
     | {"module_defaults", "gather_subset"}
 )
 SHIPPED = frozenset({"MANIFEST.json", "FILES.json", "README.md", "LICENSE", "CHANGELOG.rst", "meta", "plugins", "roles", "playbooks", "docs", "changelogs"})
-MACHINE_PATH = re.compile(r"(?<![\w.}/-])/(?:home|Users|work)/[A-Za-z0-9_-]+|/tmp/prep\b")
+MACHINE_PATH = re.compile(r"(?<![\w.}/-])/(?:home|Users|work|workspace)/[A-Za-z0-9_-]+")
 SILENCED = re.compile(r"^\s*(?:-\s+)?(?:ignore_errors\s*:.*|failed_when\s*:\s*(?:false|no|\[\])\s*(?:#.*)?$)", re.MULTILINE | re.IGNORECASE)
 
 

@@ -210,7 +210,7 @@ def test_a_module_outside_the_action_group_is_found() -> None:
     assert rules.module_findings("thing", GOOD_MODULE, []) == ["thing: not in action_groups.all of meta/runtime.yml"]
 
 
-@pytest.mark.parametrize("text", ["see /home/somebody/x", "cd '/work/main'", "(/tmp/prep/venv)", "/Users/me"])
+@pytest.mark.parametrize("text", ["see /home/somebody/x", "cd '/work/x'", "(/workspace/x/venv)", "/Users/me"])
 def test_a_path_of_a_machine_is_found(text: str) -> None:
     assert len(rules.machine_path_findings("x", text)) == 1
 
