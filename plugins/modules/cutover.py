@@ -15,6 +15,8 @@ description:
     who serves is decided in one transaction, and every pooler goes on at the decided side.
   - Every gate is evaluated first, and all that do not hold are reported together. Nothing is changed then.
   - A section that cannot finish within its budget is undone and clients go on where they were.
+  - With O(method=dump) there is no link. Clients are held for a declared window, and schema, rows, sequences and large objects are copied and
+    completely compared under the same fence before the decision. Any difference, and the end of the window, undo it.
   - Run again it finishes or undoes what an earlier run left.
 author:
   - the freight.pg_ha authors (@freight)
@@ -86,10 +88,28 @@ options:
     type: list
     elements: str
     default: []
+  method:
+    description:
+      - V(logical) goes on from a link that follows.
+      - V(dump) copies everything in the section, within O(window_seconds).
+    type: str
+    choices: [logical, dump]
+    default: logical
   budget_seconds:
-    description: How long clients may be held at most.
+    description: How long clients may be held at most. With O(method=dump) what every step but copy and comparison is measured by.
     type: float
     default: 5
+  window_seconds:
+    description: With O(method=dump) how long clients may be held at most, whatever dies.
+    type: float
+    default: 3600
+  jobs:
+    description: With O(method=dump) tables copied and compared at once. When not given, the processors of the host that runs the module, at least two.
+    type: int
+  work_directory:
+    description: With O(method=dump) folder on the host that runs the module for the archives of schema and large objects; removed at the end.
+    type: path
+    default: /var/tmp
   pause_seconds:
     description: How long PAUSE may wait for running transactions.
     type: float
@@ -99,7 +119,9 @@ options:
     type: bool
     default: true
   parity:
-    description: Evidence of the last full comparison of all rows (of phase verify). Unset means that there was none, which is a failed gate.
+    description:
+      - Evidence of the last full comparison of all rows (of phase verify). Unset means that there was none, which is a failed gate.
+      - Not looked at with O(method=dump), which compares under the fence.
     type: dict
   parity_max_age_seconds:
     description: How old that comparison may be.
@@ -148,31 +170,171 @@ actions:
 evidence:
   description:
     - What was measured of the attempt that led to the serving side. Epoch, C(steps) (name and ms), C(critical_section_ms) (first PAUSE to last pooler served),
-      C(paused_at) (seconds since 1970), refusals by role, ended sessions.
+      C(paused_at) (seconds since 1970), refusals by role, ended sessions. With O(method=dump) also C(copy) and C(parity).
     - None when nothing was decided yet.
   type: dict
   returned: success
 """
 
+import os
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByDump, ByLink
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.cutover import cut_over
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.section import LARGE_OBJECTS
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.names import APPLICATION_NAME
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.work import Comparison, Options
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, own, programs
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Settings
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+# Under the fence nothing but a session that bypasses the pooler can stand in the way of a dump or of emptying the target.
+LOCK_TIMEOUT_SECONDS = 10
 
 
-def compare_schemas(here, ahead):
+def compare_schemas(here: Connection, ahead: Connection) -> list[str]:
     """Differences of the two sides' schemas, in words."""
     comparison = compare_fingerprints(read_fingerprint(here), read_fingerprint(ahead))
     return [f"{mismatch['object']}: {mismatch['problem']}" for mismatch in comparison.mismatches]
 
 
-def run(params, check_mode):
+class _ComparisonUnderFence(Comparison):
+    """A comparison beside the cutover, which itself holds the lock that keeps others away."""
+
+    def _lock_out_other_work(self, source: Connection) -> None:
+        """Nothing: whoever calls this has done it."""
+
+
+class Copier:
+    """Copy and comparison from source to target, for the section of method dump; a Copier of module_utils/_migration/bring.py."""
+
+    def __init__(self, params: dict[str, t.Any], run_command: programs.RunCommand) -> None:
+        self._params = params
+        self._run_command = run_command
+        self._jobs = params["jobs"] or max(2, os.cpu_count() or 2)
+
+    def check(self) -> None:
+        """Raise GateError with every gate of the copy that does not hold."""
+        self._copy(None, check_mode=True)
+
+    def copy(self, snapshot: str) -> dict[str, t.Any]:
+        """Throw away what was there of ours and copy at a snapshot."""
+        return dict(self._copy(snapshot, check_mode=False).result["initial_copy"])
+
+    def large_objects(self, snapshot: str | None = None) -> dict[str, t.Any] | None:
+        """Fingerprint of the source's large objects, now or at a snapshot; None where there are none."""
+        source = self._open("source")
+        try:
+            if snapshot is not None:
+                copy_client.use_snapshot(source, snapshot)
+            found = client.query(source, LARGE_OBJECTS)[0]
+        finally:
+            source.close()
+        return found if found["pages"] else None
+
+    def compare(self) -> dict[str, t.Any]:
+        """Compare everything and keep the evidence beside the copy's."""
+        options = Options(run=self._params["run"], following=False, jobs=self._jobs)
+        evidence = _ComparisonUnderFence(self._open, options, lambda progress: None).run()
+        target = self._open("target")
+        try:
+            known = copy_client.read_run(target)
+            if known is None:
+                raise PlanError("The copy's own record is gone from the target.")
+            copy_client.write_run(target, known["state"], {**known["detail"], "parity": evidence})
+        finally:
+            target.close()
+        return evidence
+
+    def undo(self) -> None:
+        """End what still works for us on both sides, and empty the target's tables; their guards stay."""
+        target = self._open("target", {"session_replication_role": "replica", "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s"})
+        source = self._open("source")
+        try:
+            for side in (source, target):
+                copy_client.end_strays(side)
+                client.query(
+                    side,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s "
+                    "AND pid <> pg_backend_pid()",
+                    (APPLICATION_NAME,),
+                )
+            known = copy_client.read_run(target)
+            if known is not None and known["detail"].get("parts") == "all":
+                copy_client.write_run(target, "failed", {**known["detail"], "error": "The cutover was undone."})
+                tables, unlogged, _extension = copy_client.read_tables(target, own.FORWARD_TABLES)
+                names = [table.quoted for table in tables if not table.ours] + unlogged
+                if names:
+                    client.query(target, f"TRUNCATE {', '.join(names)}")
+                copy_client.unlink_large_objects(target)
+        finally:
+            source.close()
+            target.close()
+
+    def evidence(self) -> dict[str, t.Any]:
+        """Reports of copy and comparison, as the target keeps them."""
+        target = self._open("target")
+        try:
+            known = copy_client.read_run(target)
+        finally:
+            target.close()
+        detail = known["detail"] if known else {}
+        return {"copy": detail.get("report"), "parity": detail.get("parity")}
+
+    def _copy(self, snapshot: str | None, check_mode: bool) -> Outcome:
+        settings = Settings(
+            service_file=self._params["service_file"],
+            method="dump",
+            jobs=self._jobs,
+            snapshot=snapshot,
+            programs=programs.find_folder(None),
+            work_directory=self._params["work_directory"],
+            lock_timeout_seconds=LOCK_TIMEOUT_SECONDS,
+            connect_timeout_seconds=self._params["connect_timeout_seconds"],
+            run=self._params["run"],
+        )
+        hooks = own.Hooks(refuse=_refuse_when_target_serves, guard=_guard_target)
+        return copy_run.run(settings, None, programs.Programs(settings, self._run_command), hooks, check_mode, repeat=True)
+
+    def _open(self, side: str, settings: dict[str, str] | None = None) -> Connection:
+        return client.connect(
+            self._params["service_file"],
+            side,
+            application_name=APPLICATION_NAME,
+            connect_timeout_seconds=self._params["connect_timeout_seconds"],
+            settings=settings,
+        )
+
+
+def _refuse_when_target_serves(source: Connection, target: Connection) -> None:
+    """The open epoch is our own; what is decided must still be the source.
+
+    :raises PlanError: the target serves
+    """
+    if decision.plan_serving(decision.read_history(source, "source"), decision.read_history(target, "target")) == "target":
+        raise PlanError("The target serves the applications by decision: it is not copied over.")
+
+
+def _guard_target(target: Connection) -> None:
+    """The guard's function awaits this attempt's announcement already; the restored tables only lack the trigger."""
+    guards.install_guards(target, None)
+
+
+def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCommand) -> Outcome:
     """Bring the migration to where ``serves`` serves; see the module's documentation."""
-    return cut_over(params, check_mode, compare_schemas)
+    bring = ByDump(params["window_seconds"], Copier(params, run_command)) if params["method"] == "dump" else ByLink()
+    return cut_over(params, check_mode, compare_schemas, bring)
 
 
-def argument_spec():
+def argument_spec() -> dict[str, t.Any]:
     """Options of the module."""
     endpoint = {"type": "dict", "required": True, "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}}}
     return {
@@ -185,7 +347,11 @@ def argument_spec():
         "target_endpoint": endpoint,
         "application_roles": {"type": "list", "elements": "str", "default": []},
         "own_roles": {"type": "list", "elements": "str", "default": []},
+        "method": {"type": "str", "choices": ["logical", "dump"], "default": "logical"},
         "budget_seconds": {"type": "float", "default": 5},
+        "window_seconds": {"type": "float", "default": 3600},
+        "jobs": {"type": "int"},
+        "work_directory": {"type": "path", "default": "/var/tmp"},
         "pause_seconds": {"type": "float", "default": 1},
         "needs_sync_standby": {"type": "bool", "default": True},
         "parity": {"type": "dict"},
@@ -195,12 +361,16 @@ def argument_spec():
     }
 
 
-def main():
+def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     if not client.HAS_PSYCOPG2:
         module.fail_json(msg=missing_required_lib("psycopg2"))
-    finish(module, lambda: run(module.params, module.check_mode))
+
+    def run_command(argv: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
+        return module.run_command(argv, environ_update=environment, handle_exceptions=False)
+
+    finish(module, lambda: run(module.params, module.check_mode, run_command))
 
 
 if __name__ == "__main__":

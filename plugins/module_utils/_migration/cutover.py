@@ -15,13 +15,11 @@ import typing as t
 from .._core.errors import GateError
 from .._core.outcome import Outcome
 from .._postgresql import client
-from . import decision, gates, guards, schema, section, sequences, settle
+from . import decision, gates, guards, schema, section, settle
+from .bring import Bring, ByLink
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
-
-# How far sequences are set ahead of the source before clients are held, so that none has to move while they are.
-SEQUENCE_MARGIN = 5000
 
 
 def connect(params: dict[str, t.Any], side: str) -> Connection:
@@ -38,8 +36,9 @@ def connect(params: dict[str, t.Any], side: str) -> Connection:
 class Cutover:
     """One run of the module: sessions, and the steps before, inside and after the section."""
 
-    def __init__(self, params: dict[str, t.Any], compare_schemas: t.Callable[[Connection, Connection], list[str]]) -> None:
+    def __init__(self, params: dict[str, t.Any], compare_schemas: t.Callable[[Connection, Connection], list[str]], bring: Bring) -> None:
         self.params = params
+        self.bring = bring
         self.compare_schemas = compare_schemas
         self.serves = params["serves"]
         self.leaves = decision.other(self.serves)
@@ -80,7 +79,10 @@ class Cutover:
                     long_transaction_seconds=self.params["long_transaction_seconds"],
                     needs_sync_standby=self.params["needs_sync_standby"],
                     compare_schema=lambda: self.compare_schemas(self.here, self.ahead),
-                )
+                    window_seconds=self.bring.window_seconds,
+                    check_copy=self.bring.check,
+                ),
+                self.bring.gates,
             )
         finally:
             for console in consoles.values():
@@ -99,6 +101,7 @@ class Cutover:
             needs_sync_standby=self.params["needs_sync_standby"],
             endpoint=self.endpoint(self.serves),
             pause_seconds=self.params["pause_seconds"],
+            window_seconds=self.bring.window_seconds,
         )
 
     def open_sessions(self) -> section.Sessions:
@@ -114,16 +117,10 @@ class Cutover:
         )
 
     def prepare(self, epoch: int) -> None:
-        """Guards of this epoch, sequences ahead, views refreshed: clients do not notice."""
+        """Guards of this epoch, and what the method has to do ahead: clients do not notice."""
         guards.install_guards(self.ahead, schema.GuardAwaiting(epoch, self.serves))
         guards.install_guards(self.here, schema.GuardPermissive())
-        settle.refresh_views(self.ahead)
-        sequences.move_ahead(self.here, self.ahead, SEQUENCE_MARGIN)
-
-    def large_objects(self) -> dict[str, t.Any] | None:
-        """Fingerprint of the next side's large objects; None where neither side has any."""
-        any_here, any_ahead = (client.query_value(side, "SELECT EXISTS (SELECT FROM pg_largeobject_metadata)") for side in (self.here, self.ahead))
-        return client.query(self.ahead, section.LARGE_OBJECTS)[0] if any_here or any_ahead else None
+        self.bring.prepare(self.here, self.ahead)
 
     def watch(self) -> section.Watch:
         """What the section holds on to."""
@@ -132,7 +129,7 @@ class Cutover:
             tables=tuple((row["oid"], row["name"]) for row in tables),
             undiverted=tuple(row["name"] for row in tables if not row["diverted"]),
             timeline=section.read_durability(self.ahead)["timeline"],
-            large_objects=self.large_objects(),
+            large_objects=self.bring.large_objects(self.here, self.ahead),
         )
 
     def cut_over(self) -> None:
@@ -149,26 +146,27 @@ class Cutover:
         attempt, watch, sessions = self.attempt(epoch), self.watch(), self.open_sessions()
         self.actions.append(f"epoch {epoch}: the {self.leaves} is left for the {self.serves}")
         try:
-            section.run_section(attempt, sessions, watch, self.steps, lambda: connect(self.params, self.leaves))
+            section.run_section(attempt, sessions, watch, self.steps, lambda: connect(self.params, self.leaves), self.bring.carry)
         except section.Undone as undone:
+            self.bring.undo()
             decision.close_epoch(self.here, epoch, {"epoch": epoch, "outcome": "undone", "reason": undone.details["reason"], "steps": self.steps.done})
             raise
         self.forward(attempt, sessions)
 
     def forward(self, attempt: section.Attempt, sessions: section.Sessions) -> None:
         """After the decision: clients are served, and what was measured is kept before anything slow follows."""
-        section.wait_until_served(attempt, sessions, self.steps, self.params["budget_seconds"])
+        section.wait_until_served(attempt, sessions, self.steps, self.params["budget_seconds"], self.bring.patience_seconds)
         evidence = {"epoch": attempt.epoch, "outcome": "done", "serves": self.serves, "steps": self.steps.done}
         if self.steps.paused_at is not None:
             evidence["paused_at"] = self.steps.paused_wall
             evidence["critical_section_ms"] = settle.elapsed_ms(self.steps.paused_at)
+        evidence.update(self.bring.evidence())
         decision.note_evidence(self.here, attempt.epoch, evidence)
         self.finish(attempt)
 
     def finish(self, attempt: section.Attempt) -> None:
         """The slow, idempotent rest: link, sessions, proof, guard; then the epoch is closed."""
-        link = schema.FORWARD_LINK if self.serves == "target" else schema.REVERSE_LINK
-        settle.retire_link(self.ahead, self.here, link)
+        self.bring.retire(self.ahead, self.here, self.serves)
         ended = settle.end_sessions(self.here, attempt.roles)
         refused = settle.prove_refusal(self.here, attempt.roles)
         settle.open_guard(self.ahead)
@@ -220,15 +218,18 @@ def describe(failed: list[dict[str, str]]) -> str:
     return f"The cutover was not started, {len(lines)} gate(s) do not hold: " + " | ".join(lines)
 
 
-def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[Connection, Connection], list[str]]) -> Outcome:
+def cut_over(
+    params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[Connection, Connection], list[str]], bring: Bring | None = None
+) -> Outcome:
     """Bring the migration to where ``serves`` serves; see the module's documentation.
 
     :param compare_schemas: returns the differences of two sessions' schemas, in words
+    :param bring: how the rows come over, by default over the link
     :raises GateError: gates do not hold, or another cutover runs; nothing was changed
     :raises section.Undone: the section was undone, clients go on where they were
     :raises UnknownState: it could not be read how far a step came; a re-run finds out
     """
-    work = Cutover(params, compare_schemas)
+    work = Cutover(params, compare_schemas, bring or ByLink())
     lock = client.query_value(work.here, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER))
     if not lock:
         raise GateError("Another cutover of this migration runs just now (it holds the lock on the serving side): wait for its end.")

@@ -10,7 +10,7 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass
 
-from .._core.errors import PgHaError
+from .._core.errors import GateError, PgHaError
 from .._postgresql import client
 from . import guards, schema, section
 
@@ -51,6 +51,8 @@ class Context:
     :param long_transaction_seconds: from when on a transaction counts as long
     :param needs_sync_standby: whether the next side must show a synchronous standby
     :param compare_schema: returns the differences of the two sides' schema fingerprints, in words
+    :param window_seconds: with method dump the declared maintenance window
+    :param check_copy: with method dump raises what forbids the copy to begin
     """
 
     here: Connection
@@ -66,12 +68,17 @@ class Context:
     long_transaction_seconds: float
     needs_sync_standby: bool
     compare_schema: t.Callable[[], list[str]]
+    window_seconds: float | None = None
+    check_copy: t.Callable[[], None] | None = None
 
 
-def evaluate(context: Context) -> list[dict[str, str]]:
+Gate = t.Callable[[Context], t.Iterable[Failure]]
+
+
+def evaluate(context: Context, chosen: t.Sequence[Gate]) -> list[dict[str, str]]:
     """Every failed gate of all of them, not just the first; a gate that cannot be evaluated has failed."""
     failures: list[Failure] = []
-    for gate in GATES:
+    for gate in chosen:
         try:
             failures.extend(gate(context))
         except (PgHaError, KeyError, TypeError, ValueError) as error:
@@ -298,4 +305,67 @@ def passwords(context: Context) -> t.Iterator[Failure]:
             yield Failure("passwords", role, f"its password on the {context.serves} is another", "run playbooks/replicate.yml")
 
 
-GATES: tuple[t.Callable[[Context], t.Iterable[Failure]], ...] = (link, follows, schema_in_step, parity, durability, quiet, locks, poolers, dead_men, passwords)
+# What a copy and a comparison together are trusted to get through per second at least, to tell a window that cannot be enough.
+LEAST_PACE_BYTES = 10 * 1024 * 1024
+
+
+def rehearsed(context: Context) -> t.Iterator[Failure]:
+    """The schema was restored on the next side as a rehearsal, no copy runs, and no row is there that no copy of ours has brought."""
+    rehearse = "run playbooks/replicate.yml with pg_ha_method=dump"
+    rows = client.query(context.ahead, f"SELECT state, detail FROM {schema.SCHEMA}.copy WHERE relation = '*'")
+    if not rows or rows[0]["detail"].get("method") != "dump" or "kept" not in rows[0]["detail"]:
+        yield Failure("rehearsed", context.serves, "its schema was never restored as a rehearsal", rehearse)
+        return
+    running = client.query_value(
+        context.here,
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND classid::bigint = %s AND objid::bigint = %s AND objsubid = 2 AND granted",
+        (schema.LOCK_CLASS, schema.LOCK_COPY),
+    )
+    if running:
+        yield Failure("rehearsed", context.leaves, "a copy of it runs just now", "wait for its end")
+    # What an attempt has left that did not come to its end is thrown away by the next one.
+    if rows[0]["state"] == "done" and rows[0]["detail"].get("parts") == "schema":
+        for table in _filled(context.ahead):
+            yield Failure("rehearsed", table, f"it holds rows on the {context.serves} that no copy has brought", f"empty it there, or {rehearse}")
+
+
+def _filled(connection: Connection) -> list[str]:
+    """Tables of the application that hold rows."""
+    names = [row["name"] for row in guards.read_guarded_tables(connection) if not row["name"].startswith(f"{schema.SCHEMA}.")]
+    found: list[str] = []
+    for start in range(0, len(names), 100):
+        parts = (f"SELECT %s AS name WHERE EXISTS (SELECT FROM {name.replace('%', '%%')})" for name in names[start : start + 100])
+        found += [row["name"] for row in client.query(connection, " UNION ALL ".join(parts), names[start : start + 100])]
+    return found
+
+
+def copyable(context: Context) -> t.Iterator[Failure]:
+    """Nothing forbids the copy to begin: programs, versions, what stands on the next side."""
+    if context.check_copy is None:
+        yield Failure("copyable", "", "nothing was handed in that could copy", "report this as a defect")
+        return
+    try:
+        context.check_copy()
+    except GateError as error:
+        for gate in error.details["gates"]:
+            yield Failure(f"copyable {gate['gate']}", gate["object"], gate["message"].rstrip("."), gate["remedy"].rstrip("."))
+
+
+def window(context: Context) -> t.Iterator[Failure]:
+    """The declared window is not obviously too short for the source's bytes. One that proves too short is undone at its end."""
+    declared = context.window_seconds or 0.0
+    size = client.query_value(context.here, "SELECT pg_database_size(current_database())")
+    needed = size / LEAST_PACE_BYTES
+    if declared < needed:
+        yield Failure(
+            "window",
+            "pg_ha_dump_window_seconds",
+            f"a copy of {size / 1024**3:.1f} GiB and its comparison may take {needed:.0f} s, and the window is {declared:.0f} s",
+            "declare a longer window, or use the method logical",
+        )
+
+
+AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, passwords)
+LINK_GATES: tuple[Gate, ...] = (link, follows, schema_in_step, parity, *AROUND)
+DUMP_GATES: tuple[Gate, ...] = (rehearsed, copyable, window, *AROUND)

@@ -23,6 +23,8 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 MOVER = "mover"
+# How long a fence outlives a mover that fell silent in a declared window. It says a word each second there.
+LONGEST_SILENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class Attempt:
     :param leaves: side that serves now
     :param serves: side that shall serve
     :param database: the pooled database's name
-    :param budget_seconds: how long clients may be held (D)
+    :param budget_seconds: how long clients may be held (D); with a window, what the quick steps are measured by
     :param pause_seconds: how long PAUSE may take at most
     :param lock_timeout_ms: how long the fence waits for a table; below deadlock_timeout, so that no client is a deadlock's victim
     :param roles: application roles that lose LOGIN on the side that is left
     :param needs_sync_standby: whether the next side has to show a synchronous standby
     :param endpoint: (host, port) that poolers show when they serve the next side
+    :param window_seconds: declared maintenance window, in which the rows are copied while clients are held: D is the window then
     """
 
     epoch: int
@@ -53,6 +56,17 @@ class Attempt:
     endpoint: tuple[str, int]
     pause_seconds: float = 1.0
     lock_timeout_ms: int = 400
+    window_seconds: float | None = None
+
+    @property
+    def hold_seconds(self) -> float:
+        """D: after it every dead man lets its clients go on."""
+        return self.budget_seconds if self.window_seconds is None else self.window_seconds
+
+    @property
+    def silence_seconds(self) -> float:
+        """After so long without a word from us the server ends the fence."""
+        return self.budget_seconds / 2 if self.window_seconds is None else min(LONGEST_SILENCE_SECONDS, self.window_seconds / 2)
 
 
 @dataclass
@@ -104,7 +118,7 @@ class Watch:
     """What must not have changed inside the section.
 
     :param tables: quoted names of all guarded tables of the side left, with their oids
-    :param timeline: timeline of the next side when its rows were compared
+    :param timeline: timeline of the next side when its rows were compared (those of a dump: before the section)
     :param large_objects: fingerprint of the next side's large objects (nobody writes there), or None where neither side has any
     """
 
@@ -118,15 +132,20 @@ class Undone(PgHaError):
     """The section was undone: clients go on at the side they were on, nothing was lost."""
 
 
-def run_section(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, reconnect: t.Callable[[], Connection]) -> str:
+# What brings the rows of the side that is left to the next one under the fence, and shows that they are there. The float is our own deadline.
+Carry = t.Callable[[Attempt, Sessions, Watch, Steps, float], None]
+
+
+def run_section(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, reconnect: t.Callable[[], Connection], carry: Carry | None = None) -> str:
     """Everything up to the decision, and what it is.
 
     :param reconnect: opens a fresh control session on the side left, for an outcome that was not read
+    :param carry: the steps between the fence and the decision; by default those of a link
     :returns: the side that serves by the decision row
     :raises UnknownState: the decision could not be read; the dead men go on asking
     """
     try:
-        _until_decided(attempt, sessions, watch, steps)
+        _until_decided(attempt, sessions, watch, steps, carry or carry_over_link)
         return attempt.serves
     except PgHaError as error:
         decided = _settle(attempt, sessions, reconnect)
@@ -139,26 +158,31 @@ def run_section(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps
         ) from error
 
 
-def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps) -> None:
+def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, carry: Carry) -> None:
     deadline = steps.run("arm", lambda: _arm(attempt, sessions))
     steps.run("cancel autovacuum", lambda: cancel_autovacuum(sessions.control))
     steps.paused_at, steps.paused_wall = time.monotonic(), time.time()
     steps.run("pause", lambda: _pause(attempt, sessions))
     steps.run("fence", lambda: _fence(attempt, sessions, watch))
+    carry(attempt, sessions, watch, steps, deadline)
+    steps.run("decide", lambda: _decide(attempt, sessions, watch, deadline))
+
+
+def carry_over_link(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, deadline: float) -> None:
+    """The link has brought the rows: it is shown to be drained, and what came over it to be durable."""
     large_objects = Background(lambda: client.query(sessions.canceller, LARGE_OBJECTS)[0]) if watch.large_objects is not None else None
-    steps.run("last look", lambda: _last_look(sessions, watch))
+    steps.run("last look", lambda: last_look(sessions, watch))
     steps.run("marker", lambda: _marker(attempt, sessions, deadline))
     steps.run("barrier", lambda: barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
     steps.run("sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
     if large_objects is not None:
         steps.run("large objects", lambda: _compare_large_objects(large_objects.result(), watch))
-    steps.run("decide", lambda: _decide(attempt, sessions, watch, deadline))
 
 
 def _arm(attempt: Attempt, sessions: Sessions) -> float:
     """Open the epoch and wait until every pooler's dead man has acknowledged; returns our own deadline, before any of theirs."""
-    deadline = time.monotonic() + attempt.budget_seconds
-    decision.open_epoch(sessions.control, attempt.epoch, attempt.run, attempt.leaves, round(attempt.budget_seconds * 1000))
+    deadline = time.monotonic() + attempt.hold_seconds
+    decision.open_epoch(sessions.control, attempt.epoch, attempt.run, attempt.leaves, round(attempt.hold_seconds * 1000))
     wanted = set(sessions.pausers)
     bound = time.monotonic() + attempt.budget_seconds / 2
     while not wanted <= (armed := decision.read_acknowledged(sessions.control, attempt.epoch, "armed")):
@@ -193,8 +217,8 @@ def _pause(attempt: Attempt, sessions: Sessions) -> None:
 
 
 def _fence(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
-    """Lock every table against writers. The server itself ends the transaction when we fall silent (half the budget)."""
-    idle_ms = round(attempt.budget_seconds * 500)
+    """Lock every table against writers. The server itself ends the transaction when we fall silent."""
+    idle_ms = round(attempt.silence_seconds * 1000)
     tables = ", ".join(name for _oid, name in watch.tables)
     more = ", pg_catalog.pg_largeobject" if watch.large_objects is not None else ""
     statement = (
@@ -222,7 +246,7 @@ def cancel_autovacuum(connection: Connection) -> int:
     return len(rows)
 
 
-def _last_look(sessions: Sessions, watch: Watch) -> None:
+def last_look(sessions: Sessions, watch: Watch) -> None:
     """The fence does not stop CREATE TABLE: a table that came since would be left behind."""
     rows = guards.read_guarded_tables(sessions.control)
     strange = {(row["oid"], row["name"]) for row in rows} ^ set(watch.tables) | {(row["oid"], row["name"]) for row in rows if not row["guarded"]}
@@ -237,7 +261,7 @@ def _marker(attempt: Attempt, sessions: Sessions, deadline: float) -> None:
     marker = f"fence-{attempt.epoch}"
     client.query(sessions.control, f"INSERT INTO {table} (id, epoch) VALUES (%s, %s)", (marker, attempt.epoch))
     while not client.query_value(sessions.ahead, f"SELECT EXISTS (SELECT FROM {table} WHERE id = %s)", (marker,)):
-        if time.monotonic() > deadline - _margin(attempt):
+        if time.monotonic() > deadline - margin(attempt):
             raise GateError(f"The marker did not reach the {attempt.serves} in time: the link is behind or stands still.")
         time.sleep(0.0005)
 
@@ -304,7 +328,7 @@ def _compare_large_objects(here: dict[str, t.Any], watch: Watch) -> None:
         raise GateError("Large objects changed since the copy and are not replicated: stop their writers and replicate again, or use the method dump.")
 
 
-def _margin(attempt: Attempt) -> float:
+def margin(attempt: Attempt) -> float:
     """Seconds that must be left for the decision's commit."""
     return 0.2 * attempt.budget_seconds
 
@@ -314,7 +338,7 @@ def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float)
 
     :raises UnknownState: no clean answer came to the COMMIT
     """
-    if time.monotonic() > deadline - _margin(attempt):
+    if time.monotonic() > deadline - margin(attempt):
         raise GateError("Too little of the budget was left for the decision.")
     statements = [
         schema.guard_function(schema.GuardRefusing(attempt.epoch, attempt.serves)),
@@ -325,7 +349,7 @@ def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float)
         f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')",
     ]
     pid = sessions.fence.info.backend_pid
-    canceller = threading.Timer(max(0.0, deadline - time.monotonic()), _cancel, (sessions.canceller, pid))
+    canceller = threading.Timer(min(attempt.budget_seconds, max(0.0, deadline - time.monotonic())), _cancel, (sessions.canceller, pid))
     canceller.daemon = True
     del sessions.fence.notices[:]
     canceller.start()
@@ -378,17 +402,18 @@ def _settle(attempt: Attempt, sessions: Sessions, reconnect: t.Callable[[], Conn
     return decided
 
 
-def wait_until_served(attempt: Attempt, sessions: Sessions, steps: Steps, bound_seconds: float) -> None:
+def wait_until_served(attempt: Attempt, sessions: Sessions, steps: Steps, bound_seconds: float, patience_seconds: float = 1.0) -> None:
     """The announcement arrives, is made durable, and every pooler shows the next side unpaused.
 
+    :param patience_seconds: how long a link may take to bring the announcement before it is written on the next side; 0 where there is no link
     :raises UnknownState: a pooler did not come over within the bound (its dead man goes on by itself)
     """
-    steps.run("announce", lambda: _await_announcement(attempt, sessions))
+    steps.run("announce", lambda: _await_announcement(attempt, sessions, patience_seconds))
     steps.run("flip", lambda: _await_poolers(attempt, sessions, bound_seconds))
 
 
-def _await_announcement(attempt: Attempt, sessions: Sessions) -> None:
-    bound = time.monotonic() + 1.0
+def _await_announcement(attempt: Attempt, sessions: Sessions, patience_seconds: float) -> None:
+    bound = time.monotonic() + patience_seconds
     while not decision.is_announced(sessions.ahead, attempt.epoch, attempt.serves):
         if time.monotonic() > bound:
             decision.announce(sessions.ahead, attempt.epoch, attempt.serves)

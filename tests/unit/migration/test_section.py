@@ -14,74 +14,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import 
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, dead_man, decision, guards, schema, section
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
-ENDPOINTS = {"source": ("old", 5432), "target": ("new", 5000)}
-
-
-class PoolerState:
-    """What PgBouncer would show: where the database leads, and whether it is paused."""
-
-    def __init__(self):
-        self.side = "source"
-        self.paused = False
-        self.refuses_pause = False
-        self.log = []
-
-
-class Console:
-    """A console of it: as much of a connection as client.query needs."""
-
-    notices: list[str] = []
-
-    def __init__(self, state):
-        self.state = state
-
-    def cursor(self):
-        return ConsoleCursor(self.state)
-
-    def close(self):
-        pass
-
-
-class ConsoleCursor:
-    def __init__(self, state):
-        self.state, self.description, self.rows = state, None, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *unused):
-        return None
-
-    def execute(self, statement, parameters=None):
-        verb = statement.split()[0]
-        self.state.log.append(statement)
-        if verb == "PAUSE":
-            if self.state.refuses_pause:
-                time.sleep(30)
-            self.state.paused = True
-        elif verb == "SHOW":
-            host, port = ENDPOINTS[self.state.side]
-            row = {"name": "app", "host": host, "port": port, "pool_mode": "transaction", "paused": int(self.state.paused)}
-            self.description = [type("Column", (), {"name": name}) for name in row]
-            self.rows = [tuple(row.values())]
-
-    def fetchall(self):
-        return self.rows
-
-
-class FakePooler:
-    def __init__(self, state):
-        self.state = state
-
-    def warm(self):
-        pass
-
-    def placed_side(self):
-        return self.state.side
-
-    def serve(self, side):
-        self.state.side = side
-        self.state.paused = False
+from .fakes import ENDPOINTS, Console, FakePooler, PoolerState
 
 
 @pytest.fixture

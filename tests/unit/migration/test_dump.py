@@ -1,0 +1,266 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Method dump: the whole module between two databases of a real server, with real copies, a real dead man and a pooler that is made of two values."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import apart, bring, dead_man, decision, gates, schema, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.modules import cutover, replication_copy
+
+from .fakes import ENDPOINTS, Console, FakePooler, PoolerState
+
+APPLICATION = """
+CREATE TABLE public."It's %s" (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text UNIQUE);
+INSERT INTO public."It's %s" (note) SELECT 'note ' || g FROM generate_series(1, 300) g;
+CREATE TABLE public.child (id int PRIMARY KEY, parent bigint REFERENCES public."It's %s");
+INSERT INTO public.child SELECT g, g FROM generate_series(1, 100) g;
+CREATE TABLE public.parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE public.part PARTITION OF public.parted FOR VALUES FROM (0) TO (10);
+INSERT INTO public.parted VALUES (1), (2);
+CREATE MATERIALIZED VIEW public.total AS SELECT count(*) AS n FROM public.child;
+SELECT lo_from_bytea(0, 'large');
+INSERT INTO ha_migration.probe (run, client, seq) VALUES ('before', 1, 1)
+"""
+
+
+class Died(BaseException):
+    """The process is gone: nothing of it runs any more, and its sessions stay open as those of a lost host do."""
+
+
+def run_command(argv, environment):
+    done = subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+class Migration:
+    """Two databases after the rehearsal, a pooler on the source and its dead man."""
+
+    def __init__(self, server, folder, monkeypatch):
+        self.server = server
+        self.folder = folder
+        self.names = {side: f"dump_{side}_{os.getpid()}_{time.monotonic_ns()}" for side in ("source", "target")}
+        for name in self.names.values():
+            server.create_database(name)
+        self.service_file = server.services(folder / "pg_service.conf", **self.names)
+        self.here, self.ahead = self.connect("source"), self.connect("target")
+        for side in (self.here, self.ahead):
+            schema.ensure_schema(side)
+        client.query(self.here, APPLICATION)
+        params = {name: option.get("default") for name, option in replication_copy.argument_spec().items()}
+        params.update(service_file=self.service_file, method="dump", parts="schema", jobs=2, work_directory=str(folder))
+        replication_copy.run(params, False, run_command)
+        self.pooler = PoolerState()
+        self.dead_man = dead_man.DeadMan(dead_man.Config("lb1", "app", self.service_file, str(folder / "route.ini"), {}, {}), lambda message: None)
+        self.dead_man.pooler = FakePooler(self.pooler)
+        monkeypatch.setattr(migration_cutover.Cutover, "consoles", lambda _self: {"lb1": Console(self.pooler)})
+        # The server of the tests runs without fsync.
+        monkeypatch.setattr(bring.ByDump, "gates", tuple(gate for gate in gates.DUMP_GATES if gate is not gates.durability))
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def _keep(self):
+        while True:
+            try:
+                self.dead_man.run()
+            except ClientError:  # the databases are dropped at the end
+                return
+
+    def connect(self, side):
+        return client.connect(self.service_file, side, application_name="test", settings={"synchronous_commit": "on"})
+
+    def cut_over(self, check_mode=False, **changes):
+        params = {name: option.get("default") for name, option in cutover.argument_spec().items()}
+        endpoints = {f"{side}_endpoint": {"host": host, "port": port} for side, (host, port) in ENDPOINTS.items()}
+        params.update(service_file=self.service_file, serves="target", database="app", run="test", poolers=["lb1"], method="dump", jobs=2)
+        params.update(window_seconds=60.0, needs_sync_standby=False, work_directory=str(self.folder), **endpoints)
+        return cutover.run({**params, **changes}, check_mode, run_command)
+
+    def wait_until_served_by(self, side, seconds):
+        deadline = time.monotonic() + seconds
+        while self.pooler.paused or self.pooler.side != side:
+            assert time.monotonic() < deadline, f"not served by the {side}: {vars(self.pooler)}"
+            time.sleep(0.01)
+
+    def rows(self, side):
+        return client.query_value(side, 'SELECT (SELECT count(*) FROM public."It\'s %s") + (SELECT count(*) FROM public.parted)')
+
+    def write(self, side):
+        client.query(side, "SET statement_timeout = 5000")
+        client.query(side, 'INSERT INTO public."It\'s %s" (note) VALUES (%s)'.replace("It's %s", "It's %%s"), (str(time.monotonic_ns()),))
+
+    def refused(self, side):
+        with pytest.raises(ClientError) as caught:
+            self.write(side)
+        return caught.value.details["sqlstate"] == "25006"
+
+    def end(self):
+        for connection in (self.here, self.ahead):
+            connection.close()
+        admin = client.connect(self.service_file, "source", application_name="test", dbname="postgres")
+        for name in self.names.values():
+            client.query(admin, f"DROP DATABASE {name} WITH (FORCE)")
+        admin.close()
+
+
+@pytest.fixture
+def migration(postgresql_server, tmp_path, monkeypatch):
+    found = Migration(postgresql_server, tmp_path, monkeypatch)
+    yield found
+    found.end()
+
+
+def observe(monkeypatch, act):
+    """Have every step of the section seen by ``act``."""
+    plain = section.Steps.run
+
+    def run(self, name, work):
+        self.observe = act
+        return plain(self, name, work)
+
+    monkeypatch.setattr(section.Steps, "run", run)
+
+
+def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
+    assert migration.rows(migration.ahead) == 0
+    outcome = migration.cut_over()
+    assert outcome.changed and outcome.result["serves"] == "target"
+    migration.wait_until_served_by("target", 3)
+    evidence = outcome.result["evidence"]
+    assert evidence["parity"]["outcome"] == "done" and evidence["parity"]["rows"] == 403 and evidence["parity"]["large_objects"] == 1
+    assert evidence["copy"]["rows"] == 402
+    names = [step["name"] for step in evidence["steps"]]
+    assert names[3:] == [
+        *(
+            "fence",
+            "last look",
+            "snapshot",
+            "copy",
+            "sequences",
+            "compare",
+            "large objects",
+            "last sequences",
+            "barrier",
+            "look again",
+            "decide",
+            "announce",
+            "flip",
+        ),
+    ]
+    assert migration.refused(migration.here)
+    migration.write(migration.ahead)
+    assert client.query_value(migration.ahead, "SELECT n FROM public.total") == 100
+    assert not migration.cut_over().changed
+
+
+def test_what_does_not_pass_the_gates_holds_nobody(migration):
+    client.query(migration.ahead, "SET session_replication_role = replica; INSERT INTO public.child VALUES (7)")
+    with pytest.raises(GateError, match="window: .*rehearsed: public.child|rehearsed: public.child.*window: "):
+        migration.cut_over(window_seconds=0.1)
+    client.query(migration.ahead, "DELETE FROM ha_migration.copy")
+    found = migration.cut_over(check_mode=True).result["failed_gates"]
+    assert {gate["gate"] for gate in found} == {"rehearsed", "copyable empty"}
+    assert not any(statement.startswith("PAUSE") for statement in migration.pooler.log)
+
+
+def test_a_difference_undoes_it_and_the_next_run_works(migration, monkeypatch):
+    def lose(name):
+        if name == "after copy":
+            client.query(migration.connect("target"), "SET session_replication_role = replica; DELETE FROM public.child WHERE id = 7")
+
+    with monkeypatch.context() as patched:
+        observe(patched, lose)
+        with pytest.raises(section.Undone, match="public.child"):
+            migration.cut_over()
+    migration.wait_until_served_by("source", 3)
+    migration.write(migration.here)
+    assert migration.refused(migration.ahead)
+    assert migration.rows(migration.ahead) == 0
+    client.query(migration.here, "CREATE TABLE public.late (id int); INSERT INTO public.late VALUES (1)")
+    assert migration.cut_over().result["serves"] == "target"
+    assert client.query_value(migration.ahead, "SELECT count(*) FROM public.late") == 1
+    assert migration.rows(migration.ahead) == 303
+
+
+def test_killed_after_the_copy_clients_go_on_at_the_source_and_the_next_run_works(migration, monkeypatch):
+    monkeypatch.setattr(section, "LONGEST_SILENCE_SECONDS", 2.5)
+    killed = []
+
+    def die(name):
+        if name == "after copy":
+            killed.append(time.monotonic())
+            raise Died
+
+    with monkeypatch.context() as patched:
+        observe(patched, die)
+        with pytest.raises(Died) as caught:
+            migration.cut_over(window_seconds=5.0)
+    migration.wait_until_served_by("source", 7)
+    migration.write(migration.here)
+    assert migration.refused(migration.ahead)
+    assert decision.read_decision(migration.here, 1) == "source"
+    # Only now do the sessions of the dead process go, and with them its lock.
+    assert killed
+    caught.value.__traceback__ = None
+    del caught
+    client.query(migration.here, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'ha_migration cutover%'")
+    assert migration.cut_over().result["serves"] == "target"
+    assert migration.rows(migration.ahead) == 303
+
+
+def test_the_end_of_the_window_undoes_it(migration, monkeypatch):
+    monkeypatch.setattr(cutover.Copier, "compare", lambda self: time.sleep(60))
+    began = time.monotonic()
+    with pytest.raises(section.Undone, match="window of 6 s ends"):
+        migration.cut_over(window_seconds=6.0)
+    migration.wait_until_served_by("source", 1)
+    assert time.monotonic() - began < 9
+    migration.write(migration.here)
+
+
+def test_a_fence_that_fell_undoes_it(migration, monkeypatch):
+    def fell(name):
+        if name == "before compare":
+            client.query(migration.here, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'ShareRowExclusiveLock'")
+            migration.write(migration.here)
+
+    observe(monkeypatch, fell)
+    with pytest.raises(section.Undone):
+        migration.cut_over()
+    migration.wait_until_served_by("source", 3)
+    assert migration.rows(migration.here) == 303
+
+
+def test_work_apart_answers_fails_and_is_ended():
+    assert _answer(lambda: {"x": 1}) == {"x": 1}
+    with pytest.raises(GateError, match="The copy failed: no room"):
+        _answer(_refuse)
+    with pytest.raises(ClientError, match="ended without an answer"):
+        _answer(lambda: os._exit(1))
+    slow = apart.Apart("copy", lambda: time.sleep(60))
+    assert not slow.wait(0.1)
+    slow.stop()
+    began = time.monotonic()
+    slow.reap()
+    assert time.monotonic() - began < 5
+
+
+def _answer(work):
+    beside = apart.Apart("copy", work)
+    assert beside.wait(5)
+    try:
+        return beside.result()
+    finally:
+        beside.reap()
+
+
+def _refuse():
+    raise GateError("no room")
