@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import threading
@@ -214,6 +215,28 @@ def test_killed_after_the_copy_clients_go_on_at_the_source_and_the_next_run_work
     client.query(migration.here, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'ha_migration cutover%'")
     assert migration.cut_over().result["serves"] == "target"
     assert migration.rows(migration.ahead) == 303
+
+
+def test_a_killed_process_takes_its_work_along_and_a_re_run_needs_no_end_of_the_window(migration, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(cutover.Copier, "compare", lambda self: time.sleep(60))
+        process = multiprocessing.get_context("fork").Process(target=migration.cut_over)
+        process.start()
+        deadline = time.monotonic() + 20
+        while not client.query_value(
+            migration.ahead, "SELECT EXISTS (SELECT FROM ha_migration.copy WHERE relation = '*' AND detail->>'parts' = 'all' AND state = 'done')"
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.kill()
+        process.join()
+    time.sleep(1)
+    assert not client.query(migration.here, "SELECT FROM pg_locks WHERE mode = 'ShareRowExclusiveLock'")
+    outcome = migration.cut_over()
+    assert outcome.result["serves"] == "target" and outcome.result["evidence"]["epoch"] == 2
+    assert outcome.result["actions"][0] == "epoch 1, left open by test: decided for the source"
+    assert migration.rows(migration.ahead) == 302
 
 
 def test_the_end_of_the_window_undoes_it(migration, monkeypatch):
