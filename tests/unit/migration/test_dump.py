@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -43,6 +44,10 @@ def run_command(argv, environment):
     return done.returncode, done.stdout, done.stderr
 
 
+class Ended(Exception):
+    """The test is over: its dead man, which goes on for ever, ends at the next thing that it has to say."""
+
+
 class Migration:
     """Two databases after the rehearsal, a pooler on the source and its dead man."""
 
@@ -61,19 +66,22 @@ class Migration:
         params.update(service_file=self.service_file, method="dump", parts="schema", jobs=2, work_directory=str(folder))
         replication_copy.run(params, False, run_command)
         self.pooler = PoolerState()
-        self.dead_man = dead_man.DeadMan(dead_man.Config("lb1", "app", self.service_file, str(folder / "route.ini"), {}, {}), lambda message: None)
+        self.dead_man = dead_man.DeadMan(dead_man.Config("lb1", "app", self.service_file, str(folder / "route.ini"), {}, {}), self._heard)
         self.dead_man.pooler = FakePooler(self.pooler)
         monkeypatch.setattr(migration_cutover.Cutover, "consoles", lambda _self: {"lb1": Console(self.pooler)})
         # The server of the tests runs without fsync.
         monkeypatch.setattr(bring.ByDump, "gates", tuple(gate for gate in gates.DUMP_GATES if gate is not gates.durability))
-        threading.Thread(target=self._keep, daemon=True).start()
+        self.ended = False
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
 
     def _keep(self):
-        while True:
-            try:
-                self.dead_man.run()
-            except ClientError:  # the databases are dropped at the end
-                return
+        with contextlib.suppress(Ended):
+            self.dead_man.run()
+
+    def _heard(self, message):
+        if self.ended:
+            raise Ended(message)
 
     def connect(self, side):
         return client.connect(self.service_file, side, application_name="test", settings={"synchronous_commit": "on"})
@@ -104,12 +112,16 @@ class Migration:
         return caught.value.details["sqlstate"] == "25006"
 
     def end(self):
+        self.ended = True
         for connection in (self.here, self.ahead):
             connection.close()
         admin = client.connect(self.service_file, "source", application_name="test", dbname="postgres")
         for name in self.names.values():
             client.query(admin, f"DROP DATABASE {name} WITH (FORCE)")
         admin.close()
+        # It would go on for ever, and its next connection would turn PGSERVICEFILE of later tests into this one's.
+        self._keeper.join(10)
+        assert not self._keeper.is_alive()
 
 
 @pytest.fixture
