@@ -55,6 +55,10 @@ def sides(postgresql_server, tmp_path):
     for connection in (here, ahead):
         connection.close()
     client.query(admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY (%s)", (list(names.values()),))
+    deadline = time.monotonic() + 10
+    while client.query(admin, "SELECT FROM pg_replication_slots WHERE database = ANY (%s) AND active", (list(names.values()),)):
+        assert time.monotonic() < deadline, "the walsender does not end"
+        time.sleep(0.01)
     # The slot goes with its database.
     for name in names.values():
         client.query(admin, f"DROP DATABASE {name} WITH (FORCE)")
