@@ -240,7 +240,7 @@ class DeadMan:
                 self.log(error.message)
                 if late:
                     self._serve_undecided(leaves)
-                    time.sleep(1.0)
+                time.sleep(1.0 if late else 0.1)
 
     def _announced(self, epoch: int, opens: str) -> bool:
         """Whether the next side has the announcement; an unreachable next side has told us nothing."""
