@@ -170,7 +170,7 @@ actions:
 evidence:
   description:
     - What was measured of the attempt that led to the serving side. Epoch, C(steps) (name and ms), C(critical_section_ms) (first PAUSE to last pooler served),
-      C(paused_at) (seconds since 1970), refusals by role, ended sessions. With O(method=dump) also C(copy) and C(parity).
+      C(paused_at) (seconds since 1970), refusals by role, ended sessions. With O(method=dump) also C(initial_copy) and C(parity).
     - None when nothing was decided yet.
   type: dict
   returned: success
@@ -287,7 +287,7 @@ class Copier:
         finally:
             target.close()
         detail = known["detail"] if known else {}
-        return {"copy": detail.get("report"), "parity": detail.get("parity")}
+        return {"initial_copy": detail.get("report"), "parity": detail.get("parity")}
 
     def _copy(self, snapshot: str | None, check_mode: bool) -> Outcome:
         settings = Settings(

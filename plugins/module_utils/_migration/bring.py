@@ -117,7 +117,7 @@ class Copier(t.Protocol):
         """End what still works, and empty the target's tables."""
 
     def evidence(self) -> dict[str, t.Any]:
-        """What copy and comparison have left on the target: ``{"copy", "parity"}``."""
+        """What copy and comparison have left on the target: ``{"initial_copy", "parity"}``."""
 
 
 class ByDump:

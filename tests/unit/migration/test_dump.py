@@ -149,7 +149,7 @@ def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
     migration.wait_until_served_by("target", 3)
     evidence = outcome.result["evidence"]
     assert evidence["parity"]["outcome"] == "done" and evidence["parity"]["rows"] == 403 and evidence["parity"]["large_objects"] == 1
-    assert evidence["copy"]["rows"] == 402
+    assert evidence["initial_copy"]["rows"] == 402
     names = [step["name"] for step in evidence["steps"]]
     assert names[3:] == [
         *(
