@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 INVENTORY = ROOT / "inventories" / "lab"
 VENV_BIN = ROOT / ".build" / "venv" / "bin"
+ARTIFACTS = ROOT / "artifacts" / "freight"
+LOAD = ["python3", "-m", "load"]
 
 
 def stop(message: str) -> None:
@@ -42,3 +46,48 @@ def playbook(path: str, *arguments: str) -> list[str]:
 def run_playbook(path: str, *arguments: str) -> int:
     """Run a playbook with its output on the terminal; returns its exit code."""
     return subprocess.run(playbook(path, *arguments), cwd=ROOT, env=environment(), check=False).returncode
+
+
+def machine(name: str, *command: str, folder: str = "/") -> subprocess.CompletedProcess[str]:
+    """Run a command on a machine of the lab; output is captured."""
+    return subprocess.run(["docker", "exec", "-w", folder, f"pg-ha-lab-{name}", *command], capture_output=True, text=True, check=False)
+
+
+def load(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the load's program on the mover."""
+    return machine("mover", *LOAD, *arguments, folder="/opt/freight_load")
+
+
+def start_load(clients: int, transactions_per_second: float) -> None:
+    """Begin a load unless one runs; ends the program when it does not come up."""
+    if load("status").returncode == 0:
+        return
+    started = load(
+        "start", "--service-file", "/etc/freight_load/pg_service.conf", "--service", "freight",
+        "--clients", str(clients), "--rate", str(transactions_per_second),
+    )  # fmt: skip
+    if started.returncode:
+        stop(f"the load did not start: {started.stderr.strip()}")
+
+
+def verdict(flip: float | None) -> dict[str, Any]:
+    """What the load's ledger says of the whole run, with the pause around the flip (seconds since 1970); ends the program when it cannot be judged."""
+    around = [] if flip is None else ["--around", str(flip), "--window", "10"]
+    if load("status").returncode == 0:
+        stopped = load("stop")
+        if stopped.returncode:
+            stop(f"the load did not stop: {stopped.stderr.strip()}")
+    result = load("verdict", "--json", *around)
+    if result.returncode not in (0, 1):
+        stop(f"the load's ledger could not be judged: {result.stderr.strip()}")
+    return dict(json.loads(result.stdout))
+
+
+def evidence(name: str) -> dict[str, Any]:
+    """A phase's evidence; ends the program when there is none."""
+    path = ARTIFACTS / f"{name}.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        stop(f"{path.relative_to(ROOT)} cannot be read ({error}), so the result is unknown.")
+        raise
