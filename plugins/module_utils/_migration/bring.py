@@ -78,9 +78,9 @@ class ByLink:
         sequences.move_ahead(here, ahead, SEQUENCE_MARGIN)
 
     def large_objects(self, here: Connection, ahead: Connection) -> dict[str, t.Any] | None:
-        """Fingerprint of the next side's large objects; None where neither side has any."""
+        """State of the large objects, whose content is the same on both sides; None where neither side has any."""
         any_here, any_ahead = (_has_large_objects(side) for side in (here, ahead))
-        return client.query(ahead, section.LARGE_OBJECTS)[0] if any_here or any_ahead else None
+        return section.watch_large_objects(here, ahead) if any_here or any_ahead else None
 
     def carry(self, attempt: section.Attempt, sessions: section.Sessions, watch: section.Watch, steps: section.Steps, deadline: float) -> None:
         """A marker, a barrier, sequences."""

@@ -22,6 +22,10 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
+# How long clients are let alone after the flip, while their pools fill, before the slow rest takes processor time beside them.
+SETTLE_SECONDS = 1.0
+
+
 def connect(params: dict[str, t.Any], side: str) -> Connection:
     """A session of the mover on one side, every commit of it synchronous."""
     return client.connect(
@@ -145,6 +149,7 @@ class Cutover:
         self.prepare(epoch)
         attempt, watch, sessions = self.attempt(epoch), self.watch(), self.open_sessions()
         self.actions.append(f"epoch {epoch}: the {self.leaves} is left for the {self.serves}")
+        self.steps.run("warm", lambda: section.warm(sessions, attempt, watch))
         try:
             section.run_section(attempt, sessions, watch, self.steps, lambda: connect(self.params, self.leaves), self.bring.carry)
         except section.Undone as undone:
@@ -162,6 +167,7 @@ class Cutover:
             evidence["critical_section_ms"] = settle.elapsed_ms(self.steps.paused_at)
         evidence.update(self.bring.evidence())
         decision.note_evidence(self.here, attempt.epoch, evidence)
+        time.sleep(SETTLE_SECONDS)
         self.finish(attempt)
 
     def finish(self, attempt: section.Attempt) -> None:

@@ -16,6 +16,7 @@ side and ends (PgBouncer's ExecStartPre: a restarted pooler forgets every switch
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -136,28 +137,39 @@ class Pooler:
         os.symlink(self.config.routes[side], new)
         os.rename(new, self.config.route_link)
 
-    def serve(self, side: str) -> None:
-        """Link, RELOAD, look, and only then RESUME: RELOAD answers success to a file that it cannot read.
+    def turn(self, side: str) -> None:
+        """Link, RELOAD, and look: RELOAD answers success to a file that it cannot read. Clients that are held stay held.
 
         :raises PgHaError: the pooler does not show the side's endpoint
         """
         self.place(side)
-        try:
+        with self._console_dropped_on_failure():
+            if self._leads_to(self._show(), side):
+                return
+            client.query(self._open(), "RELOAD")
             shown = self._show()
             if not self._leads_to(shown, side):
-                client.query(self._open(), "RELOAD")
-                shown = self._show()
-            if not self._leads_to(shown, side):
                 raise PgHaError(f"After RELOAD {self.config.database} still leads to {shown['host']}:{shown['port']}, not to the {side}.")
-            if shown["paused"]:
+
+    def resume(self) -> None:
+        """Let clients go on, where they are held."""
+        with self._console_dropped_on_failure():
+            if self._show()["paused"]:
                 client.query(self._open(), f'RESUME "{self.config.database}"')
+
+    @contextlib.contextmanager
+    def _console_dropped_on_failure(self) -> t.Iterator[None]:
+        try:
+            yield
         except Exception:
-            self._drop()
+            if self._console is not None:
+                self._console.close()
+                self._console = None
             raise
 
     def warm(self) -> None:
         """Open the console before it is needed."""
-        self._open()
+        self._show()
 
     def _leads_to(self, shown: dict[str, t.Any], side: str) -> bool:
         host, port = self.config.endpoints[side]
@@ -174,11 +186,6 @@ class Pooler:
             self._console = client.connect_console(self.config.service_file, "pooler", connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS)
         return self._console
 
-    def _drop(self) -> None:
-        if self._console is not None:
-            self._console.close()
-            self._console = None
-
 
 class DeadMan:
     """The loop: idle until an attempt opens on the serving side, armed until it is decided, then serve the decided side."""
@@ -191,6 +198,7 @@ class DeadMan:
 
     def run(self) -> t.NoReturn:
         """For ever: whatever fails is logged and tried again."""
+        self._catch_up()
         while True:
             here = self.pooler.placed_side()
             try:
@@ -203,6 +211,21 @@ class DeadMan:
                 self.log(error.message)
                 time.sleep(0.5)
 
+    def _catch_up(self) -> None:
+        """Finish an attempt in whose midst an earlier process of ours died: it had laid the link, and clients may still be held.
+
+        Only the side that the attempt leaves knows it; where that cannot be asked any more, the side that the link names lets in whom it may.
+        """
+        here = self.pooler.placed_side()
+        leaves = decision.other(here)
+        try:
+            attempt = self.sides[leaves].ask(decision.read_open_epoch)
+            if attempt is not None and attempt["leaves"] == leaves and not self._has_served(here, attempt["epoch"]):
+                self.guard(attempt)
+        except PgHaError as error:
+            self.log(error.message)
+            self._serve_undecided(here)
+
     def guard(self, attempt: dict[str, t.Any]) -> None:
         """Arm for one attempt and stay until its pooler serves the decided side.
 
@@ -211,13 +234,19 @@ class DeadMan:
         epoch, leaves = int(attempt["epoch"]), attempt["leaves"]
         deadline = time.monotonic() + attempt["budget_ms"] / 1000
         self.pooler.warm()
-        self.sides[decision.other(leaves)].connection()
+        self._warm(epoch, decision.other(leaves))
         self.sides[leaves].ask(decision.acknowledge, self.config.name, epoch, "armed")
         self.log(f"armed for epoch {epoch}: {attempt['budget_ms']} ms until I decide for the {leaves}")
         serves = self._await_decision(epoch, leaves, deadline)
         self.log(f"epoch {epoch} is decided: the {serves} serves")
-        self._serve(epoch, serves)
+        self._serve(epoch, serves, moves=serves != leaves)
         self.log(f"epoch {epoch}: clients go on at the {serves}")
+
+    def _warm(self, epoch: int, opens: str) -> None:
+        """Ask the next side once what it will be asked while clients are held: the first time costs several times as much."""
+        side = self.sides[opens]
+        side.ask(decision.is_announced, epoch, opens)
+        side.ask(decision.acknowledge, self.config.name, epoch, "armed")
 
     def _await_decision(self, epoch: int, leaves: str, deadline: float) -> str:
         """Loop until a decision was read; from the deadline on compete for the side that the epoch leaves.
@@ -252,23 +281,24 @@ class DeadMan:
 
     def _serve_undecided(self, leaves: str) -> None:
         try:
-            self.pooler.serve(leaves)
+            self.pooler.turn(leaves)
+            self.pooler.resume()
         except PgHaError as error:
             self.log(error.message)
 
-    def _serve(self, epoch: int, serves: str) -> None:
-        """Put the pooler on the decided side; tries for ever, because clients are held."""
+    def _serve(self, epoch: int, serves: str, moves: bool) -> None:
+        """Put the pooler on the decided side; tries for ever, because clients are held. It is turned while the announcement is on its way."""
         waiting_since = time.monotonic()
         while True:
             try:
+                self.pooler.turn(serves)
                 side = self.sides[serves]
-                if serves != self.pooler.placed_side() and not side.ask(decision.is_announced, epoch, serves):
-                    if time.monotonic() - waiting_since < ANNOUNCEMENT_PATIENCE_SECONDS:
-                        time.sleep(0.001)
-                        continue
-                    side.ask(decision.announce, epoch, serves)
+                while moves and not side.ask(decision.is_announced, epoch, serves):
+                    if time.monotonic() - waiting_since > ANNOUNCEMENT_PATIENCE_SECONDS:
+                        side.ask(decision.announce, epoch, serves)
+                    time.sleep(0.001)
                 side.ask(decision.acknowledge, self.config.name, epoch, "read")
-                self.pooler.serve(serves)
+                self.pooler.resume()
                 side.ask(decision.acknowledge, self.config.name, epoch, "served")
                 return
             except PgHaError as error:

@@ -89,3 +89,12 @@ def _make_trigger(connection: Connection, table: str, lock_timeout_ms: int, atte
                     table=table,
                 ) from error
             clock.sleep(0.2)
+
+
+def for_each_table(tables: t.Sequence[str], statement: str, before: str = "") -> str:
+    """A block that runs a statement of PL/pgSQL with ``name`` set to each table (pure).
+
+    :param before: statement that runs once
+    """
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in tables)
+    return f"DO $each$ DECLARE name text; BEGIN {before} FOREACH name IN ARRAY ARRAY[{names}]::text[] LOOP {statement} END LOOP; END $each$"

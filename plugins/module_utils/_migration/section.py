@@ -119,7 +119,7 @@ class Watch:
 
     :param tables: quoted names of all guarded tables of the side left, with their oids
     :param timeline: timeline of the next side when its rows were compared (those of a dump: before the section)
-    :param large_objects: fingerprint of the next side's large objects (nobody writes there), or None where neither side has any
+    :param large_objects: state of the large objects of the side left, whose content was compared; None where neither side has any
     """
 
     tables: tuple[tuple[int, str], ...]
@@ -158,6 +158,30 @@ def run_section(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps
         ) from error
 
 
+def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
+    """Have every session do once, before clients are held, what it will do while they are: the first time costs several times as much,
+    because the server reads its catalogs for it. EXPLAIN plans the fence's proof without executing anything.
+
+    :raises ClientError: a table is locked (as the fence would have found it), or a side does not answer
+    """
+    client.query(
+        sessions.fence,
+        f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; {guards.for_each_table(watch.undiverted, EXPLAIN_PROOF)}; ROLLBACK",
+    )
+    last_look(sessions, watch)
+    sequences.plan_sequences(sequences.read_sequences(sessions.control), sequences.read_sequences(sessions.ahead))
+    table = schema.announcement_table(attempt.serves)
+    client.query(sessions.control, f"INSERT INTO {table} (id, epoch) VALUES (%s, %s)", (f"warm-{attempt.epoch}", attempt.epoch))
+    decision.read_acknowledged(sessions.control, attempt.epoch, "armed")
+    decision.is_announced(sessions.ahead, attempt.epoch, attempt.serves)
+    decision.acknowledge(sessions.ahead, MOVER, attempt.epoch, "warm")
+    read_durability(sessions.ahead)
+    if watch.large_objects is not None:
+        client.query(sessions.canceller, LARGE_OBJECTS_STATE)
+    for console in sessions.lookers.values():
+        is_served(console, attempt)
+
+
 def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, carry: Carry) -> None:
     deadline = steps.run("arm", lambda: _arm(attempt, sessions))
     steps.run("cancel autovacuum", lambda: cancel_autovacuum(sessions.control))
@@ -170,7 +194,7 @@ def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: St
 
 def carry_over_link(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, deadline: float) -> None:
     """The link has brought the rows: it is shown to be drained, and what came over it to be durable."""
-    large_objects = Background(lambda: client.query(sessions.canceller, LARGE_OBJECTS)[0]) if watch.large_objects is not None else None
+    large_objects = Background(lambda: client.query(sessions.canceller, LARGE_OBJECTS_STATE)[0]) if watch.large_objects is not None else None
     steps.run("last look", lambda: last_look(sessions, watch))
     steps.run("marker", lambda: _marker(attempt, sessions, deadline))
     steps.run("barrier", lambda: barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
@@ -296,6 +320,28 @@ LARGE_OBJECTS = """
     SELECT count(*) AS pages, coalesce(sum(hashtextextended(loid::text || ' ' || pageno || ' ' || encode(data, 'hex'), 0)::numeric), 0) AS sum
     FROM pg_largeobject"""
 
+# Which row versions there are: whoever writes, removes or makes a large object changes them. Twenty times quicker than reading the content.
+LARGE_OBJECTS_STATE = """
+    SELECT (SELECT coalesce(sum(hashtextextended(ctid::text || ' ' || xmin::text, 0)::numeric), 0) FROM pg_largeobject) AS pages,
+           (SELECT coalesce(sum(hashtextextended(ctid::text || ' ' || xmin::text, 0)::numeric), 0) FROM pg_largeobject_metadata) AS objects"""
+
+
+def watch_large_objects(here: Connection, ahead: Connection) -> dict[str, t.Any]:
+    """Compare the content of both sides' large objects, and return the state in which those of the side left were then.
+
+    :raises GateError: they differ
+    """
+    # One statement, one snapshot: the state is that of the very content that is compared.
+    row = client.query(
+        here, f"SELECT content.pages, content.sum, state.pages AS state_pages, state.objects FROM ({LARGE_OBJECTS}) content, ({LARGE_OBJECTS_STATE}) state"
+    )[0]
+    if client.query(ahead, LARGE_OBJECTS)[0] != {"pages": row["pages"], "sum": row["sum"]}:
+        raise GateError(LARGE_OBJECTS_DIFFER)
+    return {"pages": row["state_pages"], "objects": row["objects"]}
+
+
+LARGE_OBJECTS_DIFFER = "Large objects changed since the copy and are not replicated: stop their writers and replicate again, or use the method dump."
+
 
 class Background:
     """One piece of work beside the steps, on a session of its own."""
@@ -325,7 +371,7 @@ class Background:
 def _compare_large_objects(here: dict[str, t.Any], watch: Watch) -> None:
     """Large objects are not replicated: they must be what the copy brought. The fence holds them while this side is read."""
     if here != watch.large_objects:
-        raise GateError("Large objects changed since the copy and are not replicated: stop their writers and replicate again, or use the method dump.")
+        raise GateError(LARGE_OBJECTS_DIFFER)
 
 
 def margin(attempt: Attempt) -> float:
@@ -343,7 +389,7 @@ def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float)
     statements = [
         schema.guard_function(schema.GuardRefusing(attempt.epoch, attempt.serves)),
         *(f"ALTER ROLE {role} NOLOGIN" for role in attempt.roles),
-        refusal_proof(watch.undiverted),
+        guards.for_each_table(watch.undiverted, PROOF),
         f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by) VALUES ({attempt.epoch}, '{attempt.serves}', '{MOVER}')",
         decision.announcement_statement(attempt.epoch, attempt.serves),
         f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')",
@@ -369,19 +415,13 @@ def _cancel(canceller: Connection, pid: int) -> None:
     client.query(canceller, "SELECT pg_cancel_backend(%s)", (pid,))
 
 
-def refusal_proof(tables: t.Sequence[str]) -> str:
-    """A block that writes to no row of each table and fails unless the guard refuses each (pure).
-
-    A DELETE without rows fires a statement trigger, so the proof touches no data.
-    """
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in tables)
-    return (
-        "DO $proof$ DECLARE name text; BEGIN "
-        f"FOREACH name IN ARRAY ARRAY[{names}]::text[] LOOP "
-        "BEGIN EXECUTE 'DELETE FROM ' || name || ' WHERE false'; "
-        "RAISE EXCEPTION 'the fence does not hold on %', name USING ERRCODE = 'P0001'; "
-        "EXCEPTION WHEN read_only_sql_transaction THEN NULL; END; END LOOP; END $proof$"
-    )
+# Fails unless the guard refuses. A DELETE without rows fires a statement trigger, so the proof touches no data.
+PROOF = (
+    "BEGIN EXECUTE 'DELETE FROM ' || name || ' WHERE false'; "
+    "RAISE EXCEPTION 'the fence does not hold on %', name USING ERRCODE = 'P0001'; "
+    "EXCEPTION WHEN read_only_sql_transaction THEN NULL; END;"
+)
+EXPLAIN_PROOF = "EXECUTE 'EXPLAIN DELETE FROM ' || name || ' WHERE false';"
 
 
 def _settle(attempt: Attempt, sessions: Sessions, reconnect: t.Callable[[], Connection]) -> str:
@@ -428,7 +468,8 @@ def _await_poolers(attempt: Attempt, sessions: Sessions, bound_seconds: float) -
             raise UnknownState(
                 f"Decided for the {attempt.serves}, but {', '.join(behind)} did not come over within {bound_seconds:g} s: look at pg-ha-dead-man there."
             )
-        time.sleep(0.001)
+        # The pooler itself answers, while it opens the connections that clients wait for.
+        time.sleep(0.01)
 
 
 def is_served(console: Connection, attempt: Attempt) -> bool:

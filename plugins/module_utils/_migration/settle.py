@@ -84,14 +84,12 @@ def prove_refusal(fenced: Connection, roles: t.Sequence[str]) -> dict[str, int]:
 
 def _refused_as(fenced: Connection, role: str, tables: t.Sequence[str]) -> int:
     """Every table refuses one role; returns how many were tried."""
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in tables)
-    block = (
-        f"DO $proof$ DECLARE name text; BEGIN SET LOCAL ROLE {role}; FOREACH name IN ARRAY ARRAY[{names}]::text[] LOOP "
+    proof = (
         "BEGIN EXECUTE 'DELETE FROM ' || name || ' WHERE false'; RAISE EXCEPTION 'accepted on %', name USING ERRCODE = 'P0001'; "
-        "EXCEPTION WHEN read_only_sql_transaction OR insufficient_privilege THEN NULL; END; END LOOP; END $proof$"
+        "EXCEPTION WHEN read_only_sql_transaction OR insufficient_privilege THEN NULL; END;"
     )
     try:
-        client.query(fenced, block)
+        client.query(fenced, guards.for_each_table(tables, proof, before=f"SET LOCAL ROLE {role};"))
     except client.ClientError as error:
         raise GateError(f"The fence does not hold for {role}: {error.message}") from error
     return len(tables)

@@ -78,6 +78,8 @@ class FakePooler:
     def placed_side(self):
         return self.state.side
 
-    def serve(self, side):
+    def turn(self, side):
         self.state.side = side
+
+    def resume(self):
         self.state.paused = False

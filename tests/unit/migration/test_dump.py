@@ -151,7 +151,7 @@ def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
     assert evidence["parity"]["outcome"] == "done" and evidence["parity"]["rows"] == 403 and evidence["parity"]["large_objects"] == 1
     assert evidence["initial_copy"]["rows"] == 402
     names = [step["name"] for step in evidence["steps"]]
-    assert names[3:] == [
+    assert names[4:] == [
         *(
             "fence",
             "last look",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, roles, schema, section, sequences
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, roles, schema, section, sequences
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import scram
 
 
@@ -103,4 +103,4 @@ def test_the_verifier_is_that_of_rfc_7677():
 
 
 def test_the_proof_quotes_names_inside_its_literals():
-    assert "'app.\"o''clock\"'" in section.refusal_proof(['app."o\'clock"'])
+    assert "'app.\"o''clock\"'" in guards.for_each_table(['app."o\'clock"'], section.PROOF)

@@ -81,7 +81,7 @@ class Run:
             tuple((row["oid"], row["name"]) for row in tables),
             tuple(row["name"] for row in tables),
             section.read_durability(self.ahead)["timeline"],
-            large_objects=client.query(self.ahead, section.LARGE_OBJECTS)[0],
+            large_objects=section.watch_large_objects(self.here, self.ahead),
         )
         values = {"budget_seconds": 2.0, "roles": (), "needs_sync_standby": False, "endpoint": ENDPOINTS["target"], **changes}
         self.attempt = section.Attempt(epoch=1, run="test", leaves="source", serves="target", database="app", **values)
@@ -103,6 +103,7 @@ class Run:
             lookers={"lb1": Console(self.pooler)},
         )
         self.sessions = sessions
+        section.warm(sessions, self.attempt, self.watch)
         decided = section.run_section(self.attempt, sessions, self.watch, self.steps, lambda: self.connect("source"))
         section.wait_until_served(self.attempt, sessions, self.steps, 3)
         return decided
@@ -193,6 +194,34 @@ def test_a_large_object_that_came_after_the_copy_stops_it(sides, tmp_path):
     write(run.here)
 
 
+def test_large_objects_that_differ_stop_it_before_clients_are_held(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    client.query(run.here, "SELECT lo_from_bytea(0, 'never copied')")
+    with pytest.raises(GateError, match="Large objects changed"):
+        section.watch_large_objects(run.here, run.ahead)
+    assert not run.pooler.log
+
+
+def test_every_write_of_a_large_object_changes_their_state(sides, tmp_path):
+    run = Run(sides, tmp_path)
+
+    def state():
+        return client.query(run.here, section.LARGE_OBJECTS_STATE)[0]
+
+    states = []
+    for statement in (
+        "SELECT lo_create(4711)",
+        "SELECT lo_put(4711, 0, 'first')",
+        "SELECT lo_put(4711, 0, 'other')",
+        "ALTER LARGE OBJECT 4711 OWNER TO pg_database_owner",
+        "SELECT lo_unlink(4711)",
+    ):
+        client.query(run.here, statement)
+        assert state() not in states, statement
+        states.append(state())
+        assert state() == states[-1]
+
+
 class Died(BaseException):
     """The process is gone: nothing of it runs any more, and its sessions stay open as those of a lost host do."""
 
@@ -224,6 +253,16 @@ def test_whenever_the_mover_dies_clients_are_served_by_the_decided_side(sides, t
     assert refused(other)
 
 
+def test_a_dead_man_that_died_while_clients_were_held_goes_on_when_it_starts_again(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    decision.open_epoch(run.here, 1, "test", "source", 1000)
+    run.pooler.paused, run.pooler.side = True, "target"  # the link was laid, and then it died
+    client.query(run.here, "INSERT INTO ha_migration.decision (epoch, serves, decided_by) VALUES (1, 'target', 'mover')")
+    run.dead_man._catch_up()
+    assert run.pooler.side == "target" and not run.pooler.paused
+    assert decision.is_announced(run.ahead, 1, "target"), "clients were let go on before the side was opened"
+
+
 def test_who_comes_second_reads_what_the_first_decided(sides, tmp_path):
     run = Run(sides, tmp_path)
     decision.open_epoch(run.here, 1, "test", "source", 1000)
@@ -253,7 +292,7 @@ def test_the_proof_fails_where_a_guard_is_missing(sides, tmp_path):
     client.query(run.here, schema.guard_function(schema.GuardRefusing(1, "target")))
     client.query(run.here, "CREATE TABLE public.unguarded (id int)")
     with pytest.raises(ClientError, match="does not hold on public.unguarded"):
-        client.query(run.here, section.refusal_proof(["public.unguarded"]))
+        client.query(run.here, guards.for_each_table(["public.unguarded"], section.PROOF))
 
 
 def test_gates_are_described_in_one_sentence_each():
