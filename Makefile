@@ -14,7 +14,7 @@ help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\n  Variables: SCENARIO=<name> for molecule, ARGS=<more arguments> for unit and contract\n\n'
+	@printf '\n  Variables: SCENARIO=<name> for molecule, ARGS=<more arguments> for unit, contract and bench\n\n'
 
 .PHONY: setup
 setup: ## Make the Python environment in .build/venv (instant when it is current)
@@ -65,6 +65,10 @@ playbooks: setup ## Playbooks through ansible-runner
 .PHONY: molecule
 molecule: setup ## Scenarios on the lab; one of them with SCENARIO=<name>
 	@$(ENV) python tools/check molecule $(SCENARIO)
+
+.PHONY: bench
+bench: setup engine ## Measure copy, cutover and the rest in the lab; figures to artifacts/bench.json (about an hour)
+	@$(STEP) bench $(ENV) tests/bench/run $(ARGS)
 
 ##@ Maintain
 
