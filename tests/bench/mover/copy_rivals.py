@@ -49,7 +49,8 @@ CREATE TABLE documents (id bigserial PRIMARY KEY, title text NOT NULL, body json
 ROWS = """
 INSERT INTO accounts SELECT i, i % 100, i % 1000, 'account ' || i FROM generate_series(1, {accounts}) i;
 INSERT INTO documents (title, body, at)
-SELECT 'title ' || md5(i::text), jsonb_build_object('kind', i % 50, 'tags', jsonb_build_array('t' || i % 300, 't' || i % 7), 'text', repeat(md5(i::text) || ' ', 12)),
+SELECT 'title ' || md5(i::text), jsonb_build_object('kind', i % 50, 'tags', jsonb_build_array('t' || i % 300, 't' || i % 7), 'text',
+       repeat(md5(i::text) || ' ', 12)),
        '2026-01-01'::timestamptz + i * interval '1 second' FROM generate_series(1, {documents}) i;
 CREATE INDEX ON documents (title);
 CREATE INDEX ON documents (at);
