@@ -97,6 +97,43 @@ def test_the_old_primary_refuses_truncate_and_copy(machine):
         assert result.rc != 0 and REFUSED in result.stderr, result.stderr
 
 
+@pytest.fixture(scope="module")
+def witness(machine):
+    """What sessions past the pooler were answered on both sides, from before the copy to after the flip."""
+    mover = machine("mover")
+    mover.run("systemctl stop freight-witness")
+    judge = "import json; from load import witness; print(json.dumps(witness.judge(map(json.loads, open('/var/lib/freight_load/witness.jsonl')))))"
+    result = mover.run("cd /opt/freight_load && python3 -c %s", judge)
+    assert result.rc == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_at_no_moment_both_sides_took_a_write(witness):
+    assert witness["tries"]["source"] > 100 and witness["tries"]["target"] > 10, witness
+    assert witness["one_writer"], witness
+
+
+@pytest.mark.parametrize("kind", ["plain", "prepared", "repeatable read"])
+@pytest.mark.parametrize("role", ["freight_app", "freight_owner", "freight_guest", "ha_admin"])
+def test_sessions_from_before_are_let_in_before_the_flip_and_refused_or_ended_after_it(witness, role, kind):
+    answers = witness["answers"][f"source {role} {kind}"]
+    assert "accepted" in answers
+    after = answers[len(answers) - answers[::-1].index("accepted") :]
+    # An application's session is ended some time after it was refused; a superuser's stays and is refused for good.
+    assert after and set(after) <= {"refused", "ended", "no session"}, answers
+    assert role != "ha_admin" or after[-1] == "refused", answers
+
+
+@pytest.mark.parametrize("kind", ["plain", "prepared", "repeatable read"])
+@pytest.mark.parametrize("role", ["freight_app", "freight_owner", "freight_guest", "ha_admin"])
+def test_the_target_refuses_everybody_before_the_flip(witness, role, kind):
+    answers = witness["answers"][f"target {role} {kind}"]
+    before = answers[: answers.index("accepted")]
+    assert "refused" in before, answers
+    # Before the copy there is neither role nor table (42P01, 3F000), nor a right to it (42501); while tables are restored, a lock may be waited for in vain.
+    assert set(before) <= {"refused", "no session", "ended", "42P01", "3F000", "42501"}, answers
+
+
 def test_applications_cannot_log_in_on_the_old_primary(machine):
     result = psql(machine("source"), "\\t\nSELECT string_agg(rolname, ',' ORDER BY 1) FROM pg_roles WHERE rolname LIKE 'freight%' AND rolcanlogin")
     assert result.stdout.strip() == "", "roles that can still log in"
