@@ -53,7 +53,8 @@ class Session:
                 answer, self._connection = "ended", None
             else:
                 answer = "refused" if error.pgcode == REFUSED else error.pgcode
-                self._connection.rollback()
+                with self._connection.cursor() as cursor:
+                    cursor.execute("ROLLBACK")
         return {"side": self.side, "role": self.role, "kind": self.kind, "answer": answer, "begin": begin, "end": time.time()}
 
     def _write(self) -> tuple[str, float]:

@@ -301,7 +301,8 @@ class Copier:
             connect_timeout_seconds=self._params["connect_timeout_seconds"],
             run=self._params["run"],
         )
-        hooks = own.Hooks(refuse=_refuse_when_target_serves, guard=_guard_target)
+        # The guards' function awaits this attempt's announcement already; the restored tables only lack the trigger.
+        hooks = own.Hooks(refuse=_refuse_when_target_serves, guards=guards.install_statement(None))
         return copy_run.run(settings, None, programs.Programs(settings, self._run_command), hooks, check_mode, repeat=True)
 
     def _open(self, side: str, settings: dict[str, str] | None = None) -> Connection:
@@ -321,11 +322,6 @@ def _refuse_when_target_serves(source: Connection, target: Connection) -> None:
     """
     if decision.plan_serving(decision.read_history(source, "source"), decision.read_history(target, "target")) == "target":
         raise PlanError("The target serves the applications by decision: it is not copied over.")
-
-
-def _guard_target(target: Connection) -> None:
-    """The guard's function awaits this attempt's announcement already; the restored tables only lack the trigger."""
-    guards.install_guards(target, None)
 
 
 def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCommand) -> Outcome:

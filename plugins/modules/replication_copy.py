@@ -258,7 +258,8 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
         link = Link(**with_database)
     elif params["method"] == "logical":
         raise UsageError("Method logical needs option link: how the target's servers reach the source.")
-    hooks = own.Hooks(refuse=refuse_when_target_serves, guard=guard_target)
+    # No announcement opens them before the cutover says which one does.
+    hooks = own.Hooks(refuse=refuse_when_target_serves, guards=guards.install_statement(schema.GuardAwaiting(epoch=0, opens="target")))
     return copy_run.run(settings, link, programs.Programs(settings, run_command), hooks, check_mode, params["repeat"])
 
 
@@ -273,11 +274,6 @@ def refuse_when_target_serves(source: Connection, target: Connection) -> None:
             raise PlanError(f"An attempt to change who serves is open on the {name}. Run playbook cut_over.yml again to finish or undo it first.")
     if decision.plan_serving(*(decision.read_history(connection, name) for name, connection in sides.items())) == "target":
         raise PlanError("The target serves the applications by decision of the cutover: it is not copied over. To begin anew, run roll_back.yml first.")
-
-
-def guard_target(target: Connection) -> None:
-    """Guards that no announcement opens before the cutover says which one does."""
-    guards.install_guards(target, schema.GuardAwaiting(epoch=0, opens="target"))
 
 
 def _database(settings: Settings) -> str:

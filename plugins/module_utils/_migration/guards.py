@@ -68,12 +68,7 @@ def install_guards(
 
 def _make_trigger(connection: Connection, table: str, lock_timeout_ms: int, attempts: int, clock: Clock) -> None:
     """Make one trigger, trying again while somebody holds the table."""
-    statement = (
-        f"SET LOCAL lock_timeout = {lock_timeout_ms:d}; "
-        f"DROP TRIGGER IF EXISTS {schema.GUARD_TRIGGER} ON {table}; "
-        f"CREATE TRIGGER {schema.GUARD_TRIGGER} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {schema.SCHEMA}.guard()"
-    )
+    statement = f"SET LOCAL lock_timeout = {lock_timeout_ms:d}; DROP TRIGGER IF EXISTS {schema.GUARD_TRIGGER} ON {table}; {_create_trigger(table)}"
     for attempt in range(1, attempts + 1):
         try:
             client.query(connection, f"BEGIN; {statement}; COMMIT")
@@ -89,6 +84,26 @@ def _make_trigger(connection: Connection, table: str, lock_timeout_ms: int, atte
                     table=table,
                 ) from error
             clock.sleep(0.2)
+
+
+def _create_trigger(table: str) -> str:
+    return (
+        f"CREATE TRIGGER {schema.GUARD_TRIGGER} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {schema.SCHEMA}.guard()"
+    )
+
+
+def install_statement(guard: schema.GuardAwaiting | None) -> str:
+    """Statements that guard every table that has no guard yet, for the transaction that makes the tables: nobody ever sees one without (pure).
+
+    :param guard: the body to set, or None to leave the function as it is
+    """
+    function = "" if guard is None else schema.guard_function(guard) + ";\n"
+    create = _create_trigger("%s").replace("'", "''")
+    return (
+        f"{function}DO $install$ DECLARE item record; BEGIN FOR item IN SELECT name FROM ({GUARDED}) AS tables WHERE NOT guarded "
+        f"LOOP EXECUTE format('{create}', item.name); END LOOP; END $install$;\n"
+    )
 
 
 def for_each_table(tables: t.Sequence[str], statement: str, before: str = "") -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from .model import Column, Table
@@ -157,8 +158,9 @@ def plan_reset(found: dict[str, t.Any], kept: dict[str, t.Any], own: str) -> lis
 
 
 def public_error(output: str) -> str:
-    """What pg_dump or pg_restore said, without statements and rows that it shows (they may hold secrets): at most three lines."""
-    lines = [" ".join(line.split()) for line in output.splitlines() if line.startswith(("pg_dump: ", "pg_restore: ", "HINT: "))]
+    """What pg_dump, pg_restore or psql said, without statements and rows that it shows (they may hold secrets): at most three lines."""
+    told = (re.sub(r"^psql:[^ ]*:\d+: (?=ERROR: )", "psql: ", line) for line in output.splitlines())
+    lines = [" ".join(line.split()) for line in told if line.startswith(("pg_dump: ", "pg_restore: ", "psql: ", "HINT: "))]
     lines = [line for line in lines if not line.startswith("pg_restore: while ")]
     return " / ".join(lines[:3])[:600] or "it ended without a message"
 

@@ -4,7 +4,7 @@
 # This is a private util of freight.pg_ha: it may change without notice.
 """The initial copy from the first look to the link that follows.
 
-Order: gates, publication (before the slot: pgoutput looks it up in the past), slot and its snapshot, schema before rows, guards,
+Order: gates, publication (before the slot: pgoutput looks it up in the past), slot and its snapshot, schema with guards,
 subscription (disabled), rows and indexes, the rest of the schema, sequences, statistics; then the subscription is enabled. What was
 interrupted is thrown away by the next run; what is finished is not repeated.
 """
@@ -179,8 +179,6 @@ class _Copy:
         archive = os.path.join(folder, "schema.dump")
         with self._step("schema"):
             tables, entries, owners = self._schema(archive, snapshot, tables, facts["target"]["superuser"])
-        with self._step("guards"):
-            self.hooks.guard(self.sides.target)
         if self.settings.method == "logical":
             with self._step("link"):
                 self._link()
@@ -257,7 +255,8 @@ class _Copy:
         if self.settings.method == "logical" and {table.oid for table in tables} != {table.oid for table in published}:
             raise ClientError("Tables were made or dropped on the source while the copy began. Run again, and change no schema until the cutover.")
         entries = toc.without(self.programs.list_entries(archive), unwanted, extension_comments=superuser)
-        self.programs.restore(archive, entries, "The schema could not be restored on the target", section="pre-data")
+        # One transaction: on the target no table is ever seen without its guard, and roles that may log in there are there already.
+        self.programs.restore_at_once(archive, entries, "The schema could not be restored on the target", section="pre-data", then=self.hooks.guards)
         copy_client.write_tables(self.sides.target, [(table.quoted, table.bytes) for table in tables])
         return tables, entries, owners
 

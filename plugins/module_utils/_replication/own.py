@@ -29,8 +29,8 @@ class Hooks:
     """What the module hands in.
 
     :param refuse: gets source and target and raises PlanError while the target serves or somebody changes who does
-    :param guard: puts the guard that waits for the cutover on every table of the target
+    :param guards: statements that put the guard that waits for the cutover on every table of the target, for the transaction that makes them
     """
 
     refuse: t.Callable[[Connection, Connection], None]
-    guard: t.Callable[[Connection], None]
+    guards: str

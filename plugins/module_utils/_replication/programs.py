@@ -83,19 +83,28 @@ class Programs:
         chosen = list(entries)
         if not chosen:
             return
-        lists = pathlib.Path(f"{file}.{chosen[0].number}.{section or 'some'}.list")
+        options = [f"--dbname=service={self.settings.target}", "--no-password", "--exit-on-error", *([f"--jobs={jobs}"] if jobs > 1 else [])]
+        self._restore(file, chosen, what, section, options)
+
+    def restore_at_once(self, file: str, entries: t.Iterable[toc.Entry], what: str, *, section: str, then: str) -> None:
+        """Restore these entries and run further statements, all in one transaction.
+
+        :param then: statements after them
+        """
+        script = pathlib.Path(f"{file}.{section}.sql")
+        try:
+            self._restore(file, list(entries), what, section, [f"--file={script}"])
+            with script.open("a", encoding="utf-8") as handle:
+                handle.write(then)
+            argv = [self._path("psql"), f"--dbname=service={self.settings.target}", "--no-password", "--no-psqlrc", "--quiet", "--single-transaction"]
+            self._run(what, [*argv, "--set=ON_ERROR_STOP=1", "--output=/dev/null", f"--file={script}"], ())
+        finally:
+            script.unlink(missing_ok=True)
+
+    def _restore(self, file: str, chosen: list[toc.Entry], what: str, section: str | None, options: list[str]) -> None:
+        lists = pathlib.Path(f"{file}.{chosen[0].number if chosen else 0}.{section or 'some'}.list")
         lists.write_text(toc.use_list(chosen), encoding="utf-8")
-        argv = [
-            self._path("pg_restore"),
-            f"--dbname=service={self.settings.target}",
-            "--no-password",
-            "--exit-on-error",
-            "--no-tablespaces",
-            f"--use-list={lists}",
-            *([f"--section={section}"] if section else []),
-            *([f"--jobs={jobs}"] if jobs > 1 else []),
-            file,
-        ]
+        argv = [self._path("pg_restore"), *options, "--no-tablespaces", f"--use-list={lists}", *([f"--section={section}"] if section else []), file]
         try:
             self._run(what, argv, ("synchronous_commit=off", f"maintenance_work_mem={self.settings.maintenance_work_mem}"))
         finally:

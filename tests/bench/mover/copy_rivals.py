@@ -182,7 +182,7 @@ def run_ours() -> None:
         schema.ensure_schema(connection)
         connection.close()
     settings = Settings(str(SERVICES), jobs=JOBS, programs=str(BIN))
-    hooks = own.Hooks(refuse=lambda source, target: None, guard=lambda target: guards.install_guards(target, schema.GuardAwaiting(0, "target")) and None)
+    hooks = own.Hooks(refuse=lambda source, target: None, guards=guards.install_statement(schema.GuardAwaiting(0, "target")))
 
     def run_command(argv: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
         found = subprocess.run(argv, env={**os.environ, **environment}, text=True, capture_output=True, check=False)

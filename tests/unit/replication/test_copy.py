@@ -178,7 +178,13 @@ def test_everything_is_copied_once_and_then_follows(migration):
     assert migration.value("target", "SELECT count(*) FROM pg_stats WHERE tablename = 'big'") > 0
     assert list(migration.folder.iterdir()) == []
 
-    # Nobody but the link writes on the target.
+    # Nobody but the link writes on the target, and no table was there without its guard: a transaction made both.
+    unguarded = (
+        "SELECT count(*) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'ctid' WHERE c.relkind IN ('r', 'p') "
+        "AND c.relnamespace = 'public'::regnamespace AND NOT EXISTS "
+        "(SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'ha_migration_guard' AND g.xmin::text = a.xmin::text)"
+    )
+    assert migration.value("target", unguarded) == 0
     with pytest.raises(ClientError, match="takes no writes of applications"):
         migration.do("target", "DELETE FROM public.big WHERE false")
     migration.do("source", "UPDATE public.big SET body = 'new' WHERE id <= 10; DELETE FROM public.heap; INSERT INTO public.parent VALUES (9, '2029-01-01')")

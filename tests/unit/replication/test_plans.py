@@ -367,6 +367,8 @@ def test_errors_of_programs_show_no_statement_and_no_row():
     said = copy_plan.public_error(output)
     assert 'role "x" does not exist' in said and "TOC entry 3" in said
     assert "s3cret" not in said and "a@b" not in said
+    psql = 'psql:/tmp/schema.sql:17: ERROR:  role "x" does not exist\nLINE 1: ALTER TABLE s3cret OWNER TO x\nDETAIL:  a@b'
+    assert copy_plan.public_error(psql) == 'psql: ERROR: role "x" does not exist'
     assert copy_plan.public_error("") == "it ended without a message"
 
 
