@@ -39,6 +39,23 @@ EVIDENCE: dict[str, t.Any] = {
         "steps": [{"name": "pause", "ms": 9.5}, {"name": "fence", "ms": 3}],
         "client": {"acknowledged": 12345, "errors": 0, "lost": 0, "duplicated": 0},
     },
+    "routes": {
+        **TIMES,
+        "sides": {
+            "source": {
+                "directory": "/pki/routes/move/source",
+                "write_endpoint": {"hosts": ["db"], "port": 5432},
+                "read_endpoint": {"hosts": ["db"], "port": 5432},
+                "roles": [{"name": "app", "password": "not_known", "files": ["app/database.env"], "as_declared": False}],
+            },
+            "target": {
+                "directory": "/pki/routes/move/target",
+                "write_endpoint": {"hosts": ["lb1", "lb2"], "port": 6432},
+                "read_endpoint": {"hosts": ["lb1"], "port": 5001},
+                "roles": [{"name": "app", "password": "written", "files": ["app/ca.crt", "app/database.env"], "as_declared": True}],
+            },
+        },
+    },
 }  # fmt: skip
 
 
@@ -71,6 +88,15 @@ def test_a_clean_migration_says_so_first_and_shows_its_numbers() -> None:
     assert "\n\n\n" not in page
 
 
+def test_the_files_of_the_routes_are_named_the_serving_side_first() -> None:
+    page = render()
+    section = page.split("## Routes\n", 1)[1].split("\n## ", 1)[0]
+    assert section.index("/pki/routes/move/target") < section.index("/pki/routes/move/source")
+    assert "now that the target serves: write to `lb1,lb2` port 6432, read from `lb1` port 5001." in section
+    assert "- `app`, password written: `app/ca.crt`, `app/database.env`\n" in section
+    assert "password not known, kept as they were and not as the inventory says now: `app/database.env`\n" in section
+
+
 def test_the_same_evidence_gives_the_same_page() -> None:
     assert render() == render()
 
@@ -79,7 +105,7 @@ def test_nothing_done_yet() -> None:
     page = render(**{name: {} for name in EVIDENCE})
     assert verdict(page) == "**The source serves the application.** The cutover is not done yet."
     assert "Run playbook `assess.yml`, or `migrate.yml`" in page
-    assert page.count("Not done yet.") == 6 and "| Client errors | not measured |" in page
+    assert page.count("Not done yet.") == 7 and "| Client errors | not measured |" in page
     assert "\n\n\n" not in page
 
 
