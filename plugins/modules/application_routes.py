@@ -179,7 +179,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_dump
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._routes import client, plan
+from ansible_collections.freight.pg_ha.plugins.module_utils._routes import client, plan, text
 from ansible_collections.freight.pg_ha.plugins.module_utils._routes.model import Change, Endpoint, Found, Role, Routes, Store
 
 
@@ -256,7 +256,7 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
     directory = client.read(params["directory"])
     pairs, described = [(change, directory) for change in plan.plan_folder(params["directory"], directory)], []
     for role in roles:
-        folder = os.path.join(params["directory"], plan.folder_name(role.name))
+        folder = os.path.join(params["directory"], text.folder_name(role.name))
         changes, words = plan_role(folder, plan.files(routes, role, dump), params["keep"])
         pairs += changes
         described.append({"name": role.name, **words})

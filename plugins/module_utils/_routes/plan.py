@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import base64
-import os.path
+import posixpath
 import re
 import typing as t
-from urllib.parse import quote
 
 from .._core.errors import UsageError
 from .model import Change, Endpoint, Found, Role, Routes
+from .text import encode, encode_path, escape
 
 MASK = "********"
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
@@ -63,11 +63,6 @@ def check(routes: Routes, roles: t.Sequence[Role]) -> None:
             raise UsageError(f"The roles {other} and {role.name} would share the Secret {secret_name(routes, role.name)}: write them to folders of their own.")
 
 
-def encode(part: str) -> str:
-    """A user, password or database as a URI wants it."""
-    return quote(part, safe="")
-
-
 def url(routes: Routes, endpoint: Endpoint, user: str, password: str | None) -> str:
     """A libpq URI that verifies the server.
 
@@ -75,7 +70,7 @@ def url(routes: Routes, endpoint: Endpoint, user: str, password: str | None) -> 
     """
     hosts = ",".join(f"{f'[{host}]' if ':' in host else encode(host)}:{endpoint.port}" for host in endpoint.hosts)
     login = encode(user) + ("" if password is None else f":{password}")
-    root = quote(f"{routes.application_directory}/{AUTHORITIES}", safe="/")
+    root = encode_path(f"{routes.application_directory}/{AUTHORITIES}")
     return f"postgresql://{login}@{hosts}/{encode(routes.database)}?sslmode=verify-full&sslrootcert={root}"
 
 
@@ -112,11 +107,6 @@ def passfile(routes: Routes, user: str, password: str) -> str:
     """
     places = dict.fromkeys((host, endpoint.port) for endpoint in (routes.write, routes.read) for host in endpoint.hosts)
     return "".join(f"{escape(host)}:{port}:{escape(routes.database)}:{escape(user)}:{password}\n" for host, port in places)
-
-
-def escape(field: str) -> str:
-    """A field of libpq's passfile."""
-    return re.sub(r"([:\\])", r"\\\1", field)
 
 
 def secret_name(routes: Routes, role: str) -> str:
@@ -187,11 +177,6 @@ def is_kept(found: dict[str, Found]) -> bool:
     return found[ENVIRONMENT].mode is not None
 
 
-def folder_name(role: str) -> str:
-    """A role's name as the name of a folder: no separator, no ``..``."""
-    return encode(role).replace(".", "%2E")
-
-
 def plan_folder(path: str, found: Found) -> list[Change]:
     """Make a folder that nobody else may look into."""
     return [] if found.mode == FOLDER_MODE else [Change("folder", path)]
@@ -202,10 +187,10 @@ def plan_files(folder: str, wanted: dict[str, str], found: dict[str, Found]) -> 
 
     :param found: every managed name
     """
-    changes = [Change("remove", os.path.join(folder, name)) for name in MANAGED if name not in wanted and found[name].mode is not None]
+    changes = [Change("remove", posixpath.join(folder, name)) for name in MANAGED if name not in wanted and found[name].mode is not None]
     for name, text in wanted.items():
         if found[name] != Found(FILE_MODE, text):
-            changes.append(Change("write", os.path.join(folder, name), text))
+            changes.append(Change("write", posixpath.join(folder, name), text))
     return changes
 
 
@@ -235,7 +220,7 @@ def difference(change: Change, found: Found) -> tuple[str, str]:
     """What a diff shows of a change, before and after, without secrets."""
     if change.what == "folder":
         return f"{change.path} {_mode(found.mode)}\n", f"{change.path} {_mode(FOLDER_MODE)}\n"
-    name = os.path.basename(change.path)
+    name = posixpath.basename(change.path)
     after = [f"{change.path} {_mode(FILE_MODE)}", *shown(name, change.text)] if change.what == "write" else [f"{change.path} {_mode(None)}"]
     before = [f"{change.path} {_mode(found.mode)}", *shown(name, found.text or "", after)]
     if before == after:

@@ -17,6 +17,7 @@ import yaml
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.freight.pg_ha.plugins.module_utils._routes import plan
+from ansible_collections.freight.pg_ha.plugins.module_utils._routes.text import encode, escape, folder_name
 from ansible_collections.freight.pg_ha.plugins.modules import application_routes
 
 USER = "Größe@x:y/z %'$"
@@ -53,7 +54,7 @@ def run(params: dict[str, t.Any], check_mode: bool = False, **changed: t.Any) ->
 
 def folder(params: dict[str, t.Any], role: str = USER) -> pathlib.Path:
     """The role's folder."""
-    return pathlib.Path(params["directory"]) / plan.folder_name(role)
+    return pathlib.Path(params["directory"]) / folder_name(role)
 
 
 def environment(path: pathlib.Path) -> dict[str, str]:
@@ -138,7 +139,7 @@ def test_with_a_store_there_is_only_a_reference(params: dict[str, t.Any]) -> Non
     outcome = run(params, secret_store=STORE)
     assert outcome.result["routes"]["roles"][0]["password"] == "referenced"
     everything = "".join(path.read_text() for path in folder(params).iterdir())
-    assert PASSWORD not in everything and plan.encode(PASSWORD) not in everything
+    assert PASSWORD not in everything and encode(PASSWORD) not in everything
     assert not {"secret.yml", "pgpass"} & {path.name for path in folder(params).iterdir()}
     assert "property password of apps/" in (folder(params) / "database.env").read_text()
     manifest = yaml.safe_load((folder(params) / "external_secret.yml").read_text())
@@ -147,7 +148,7 @@ def test_with_a_store_there_is_only_a_reference(params: dict[str, t.Any]) -> Non
     assert manifest["spec"]["data"] == [{"secretKey": "password", "remoteRef": {"key": f"apps/{USER}", "property": "password"}}]
     values = manifest["spec"]["target"]["template"]["data"]
     # The operator's template, filled in by hand with what its functions give.
-    filled = values["DATABASE_URL"].replace(plan.TEMPLATE_URL, plan.encode(PASSWORD))
+    filled = values["DATABASE_URL"].replace(plan.TEMPLATE_URL, encode(PASSWORD))
     assert psycopg2.extensions.parse_dsn(filled)["password"] == PASSWORD
     assert values["pgpass"].splitlines()[0].endswith(":" + plan.TEMPLATE_PASSFILE)
 
@@ -181,8 +182,8 @@ def test_a_folder_that_a_killed_run_left_half_is_completed(params: dict[str, t.A
 
 def forms(password: str) -> list[str]:
     """A password as it stands in the files."""
-    url = f"postgresql://{plan.encode(USER)}:{plan.encode(password)}@"
-    return [password, plan.encode(password), plan.escape(password), base64.b64encode(url.encode()).decode()[:60]]
+    url = f"postgresql://{encode(USER)}:{encode(password)}@"
+    return [password, encode(password), escape(password), base64.b64encode(url.encode()).decode()[:60]]
 
 
 def test_a_diff_shows_no_secret_old_or_new(params: dict[str, t.Any]) -> None:
@@ -195,7 +196,7 @@ def test_a_diff_shows_no_secret_old_or_new(params: dict[str, t.Any]) -> None:
     text = f"{outcome.before}{outcome.after}{outcome.result}"
     for form in [*forms(PASSWORD), *forms(old), "s3cret"]:
         assert form not in text, form
-    assert f"DATABASE_URL='postgresql://{plan.encode(USER)}:********@lb1:6432,lb2:6432/" in outcome.before
+    assert f"DATABASE_URL='postgresql://{encode(USER)}:********@lb1:6432,lb2:6432/" in outcome.before
     assert "(what is masked differs)" in outcome.after, "a change of the password alone is seen to be one"
 
 
@@ -241,7 +242,7 @@ def test_a_file_in_the_way_is_named(params: dict[str, t.Any]) -> None:
 
 
 def test_names_of_roles_lead_nowhere_else() -> None:
-    assert [plan.folder_name(name) for name in ("..", "a/../b", "a.b")] == ["%2E%2E", "a%2F%2E%2E%2Fb", "a%2Eb"]
+    assert [folder_name(name) for name in ("..", "a/../b", "a.b")] == ["%2E%2E", "a%2F%2E%2E%2Fb", "a%2Eb"]
 
 
 def test_a_link_is_replaced_and_not_followed(params: dict[str, t.Any], tmp_path: pathlib.Path) -> None:
