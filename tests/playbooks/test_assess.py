@@ -19,6 +19,8 @@ import typing as t
 
 import pytest
 
+from tests.evidence import problems
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PASSWORD = r"""a:b\c'd"e%f@g{h} ü#"""
 BINARIES = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
@@ -139,8 +141,10 @@ class World:
         return done.returncode, int(changed[1]), " ".join(output.split())
 
     def evidence(self) -> dict[str, t.Any]:
-        """assessment.json."""
-        return json.loads((self.artifacts / "assessment.json").read_text())
+        """assessment.json, which is what its schema says."""
+        document = json.loads((self.artifacts / "assessment.json").read_text())
+        assert problems(document) == []
+        return document
 
     def stop(self) -> None:
         """Leave nothing behind."""

@@ -17,14 +17,17 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.playbooks.test_assess import PASSWORD, World, pytestmark  # noqa: F401  (the marks hold for this file too)
+from tests.evidence import problems
+from tests.playbooks import test_assess
+
+pytestmark = test_assess.pytestmark
 
 ROLE = "Freight app"
 # In the server it is an application's password, here the operator gives it.
 SECRET = r"""p@ss:w\ord/'"%{x} ö"""
 
 
-class Routes(World):
+class Routes(test_assess.World):
     """The world of the assessment, whose server is source and target of a cutover that the journal calls done."""
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -110,7 +113,8 @@ def test_2_before_the_cutover_only_the_old_values_are_written(world: Routes) -> 
     assert not world.directory.exists()
     world.cut_over()
     assert [path.name for path in world.directory.iterdir()] == ["source"]
-    assert json.loads((world.artifacts / "routes.json").read_text())["serves"] == "source"
+    evidence = json.loads((world.artifacts / "routes.json").read_text())
+    assert evidence["serves"] == "source" and problems(evidence) == []
 
 
 def test_3_when_the_target_serves_a_client_gets_in_by_url_and_by_service(world: Routes) -> None:
@@ -123,6 +127,7 @@ def test_3_when_the_target_serves_a_client_gets_in_by_url_and_by_service(world: 
     for service in ("write", "read"):
         assert world.psql(PGSERVICEFILE=str(world.mine / "pg_service.conf"), PGSERVICE=service) == f"{ROLE} true"
     evidence = (world.artifacts / "routes.json").read_text()
+    assert problems(json.loads(evidence)) == []
     assert json.loads(evidence)["sides"]["target"]["roles"][0]["password"] == "written"
     assert not [form for form in forms(SECRET) if form in evidence]
 
@@ -163,5 +168,5 @@ def test_8_the_report_names_the_files(world: Routes) -> None:
     assert world.play("report.yml")[0] == 0
     page = (world.artifacts / "report.md").read_text()
     assert f"- `{ROLE}`, password written: " in page and "`Freight%20app/database.env`" in page
-    assert "the old values, for the way back" in page and PASSWORD not in page
+    assert "the old values, for the way back" in page and test_assess.PASSWORD not in page
     assert world.play("report.yml")[:2] == (0, 0)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 
+import jsonschema
 import pytest
 import testinfra
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 ARTIFACTS = ROOT / "artifacts" / "freight"
+SCHEMAS = ROOT / "roles" / "report" / "files" / "schemas"
+ROUTES = ROOT / "lab" / "pki" / "target" / "routes" / "freight"
 LOAD = "cd /opt/freight_load && python3 -m load"
 REFUSED = "takes no writes of applications"
 
@@ -72,6 +76,29 @@ def test_the_evidence_says_what_was_done():
     for name in ("assessment", "replication", "parity", "cutover"):
         assert {"schema", "started_at", "finished_at", "outcome"} <= set(evidence(name)), name
     assert "target" in (ARTIFACTS / "report.md").read_text(encoding="utf-8")
+
+
+def test_every_document_is_what_its_schema_says():
+    found = sorted(ARTIFACTS.glob("*.json"))
+    assert {path.stem for path in found} >= {"assessment", "topology", "replication", "parity", "cutover", "routes"}
+    for path in found:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        name, version = re.fullmatch(r"freight\.pg_ha/([a-z_]+)/(\d+)", document["schema"]).groups()
+        assert name == path.stem
+        schema = json.loads((SCHEMAS / f"{name}-{version}.json").read_text(encoding="utf-8"))
+        errors = [f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(document)]
+        assert not errors, path.name
+
+
+def test_applications_are_told_where_the_database_is_and_where_it_was():
+    for side, host in (("source", "source:5432"), ("target", "lb1:6432")):
+        names = {path.name for path in (ROUTES / side).iterdir()}
+        assert {"freight_app", "freight_batch"} <= names and "ha_admin" not in names
+        for path in (ROUTES / side).rglob("*"):
+            assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+        lines = (ROUTES / side / "freight_app" / "database.env").read_text(encoding="utf-8").splitlines()
+        assert any(line.startswith("DATABASE_URL='postgresql://freight_app") and f"@{host}/freight?sslmode=verify-full&" in line for line in lines)
+    assert "@lb1:5001/freight?" in (ROUTES / "target" / "freight_app" / "database.env").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -14,10 +14,14 @@ import time
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError
+from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.model import ClientRecord, Entry, Header, Kind, Record
+from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.plan import judge
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import apart, bring, dead_man, decision, gates, schema, section
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.modules import cutover, replication_copy
+
+from tests.evidence import made_by, problems
 
 from .fakes import ENDPOINTS, Console, FakePooler, PoolerState
 
@@ -142,6 +146,22 @@ def observe(monkeypatch, act):
     monkeypatch.setattr(section.Steps, "run", run)
 
 
+def recorded(outcome, evidence):
+    """What the role records of it, with the probe's verdict over one client that wrote twice; without a copy as with method logical."""
+    steps = [(Kind.INTENT, 0), (Kind.ACK, 1), (Kind.INTENT, 10), (Kind.ACK, 11), (Kind.END, 20)]
+    entries = [
+        Entry(kind, 1, number // 2, ms * 1_000_000, 1_800_000_000_000_000_000 + ms * 1_000_000, number, 0, "") for number, (kind, ms) in enumerate(steps)
+    ]
+    verdict = judge(Record(Header("r", "probe", 1, 10.0, 0, 0, 0), [ClientRecord(0, entries)]), [(0, 0), (0, 1)])
+    variables = {
+        "cutover_method": "dump" if "initial_copy" in evidence else "logical",
+        "__cutover_run": "2027-01-01T00:00:00Z",
+        "__cutover_section": {"serves": outcome.result["serves"], "evidence": evidence},
+        "__cutover_ledger": {"verdict": verdict},
+    }
+    return made_by("cutover", "section.yml: Section | Record what was measured", variables)
+
+
 def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
     assert migration.rows(migration.ahead) == 0
     outcome = migration.cut_over()
@@ -150,6 +170,9 @@ def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
     evidence = outcome.result["evidence"]
     assert evidence["parity"]["outcome"] == "done" and evidence["parity"]["rows"] == 403 and evidence["parity"]["large_objects"] == 1
     assert evidence["initial_copy"]["rows"] == 402
+    for measured in (evidence, {name: value for name, value in evidence.items() if name not in ("initial_copy", "parity")}):
+        assert problems(recorded(outcome, measured)) == []
+    assert problems(evidence["parity"]) == []
     names = [step["name"] for step in evidence["steps"]]
     assert names[4:] == [
         *(

@@ -18,6 +18,8 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import c
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, link_client, pool
 from ansible_collections.freight.pg_ha.plugins.modules import migrated_database, migrated_roles, replication_copy, replication_copy_info, replication_link
 
+from tests.evidence import made_by, problems
+
 APPLICATION = r"""
 CREATE SCHEMA "We""ird %s; --";
 CREATE TYPE "We""ird %s; --".mood AS ENUM ('glücklich', 'sad');
@@ -119,6 +121,10 @@ class Migration:
         params = {name: option.get("default") for name, option in spec.items()}
         return replication_link.run({**params, "service_file": self.service_file, "state": state, "timeout_seconds": timeout_seconds}, check_mode)
 
+    def roles(self, check_mode=False):
+        params = {name: option.get("default") for name, option in migrated_roles.argument_spec().items()}
+        return migrated_roles.run({**params, "service_file": self.service_file}, check_mode)
+
     def end(self):
         source, target = self.open("source"), self.open("target")
         link_client.drop_link(source, target, schema.FORWARD_LINK)
@@ -147,6 +153,19 @@ def migration(empty, monkeypatch):
     # Small enough for the ways of large tables: a process of its own, and indexes beside the rows.
     monkeypatch.setattr("ansible_collections.freight.pg_ha.plugins.module_utils._replication.worker.SMALL_BYTES", 100_000)
     return empty
+
+
+def recorded(copied, link, roles):
+    """The evidence as the role puts it together; without a link that of a rehearsal."""
+    variables = {
+        "replication_method": "dump" if link is None else "logical",
+        "__replication_begun": {"phase": {"started_at": "2027-01-01T00:00:00.000Z"}},
+        "__replication_finished_at": "2027-01-01T00:01:00Z",
+        "__replication_copied": copied.result,
+        "__replication_following": {"link": link},
+        "__replication_roles": roles,
+    }
+    return made_by("replication", "__replication_evidence", variables)
 
 
 def test_everything_is_copied_once_and_then_follows(migration):
@@ -192,6 +211,9 @@ def test_everything_is_copied_once_and_then_follows(migration):
     assert not followed.changed
     assert followed.result["link"]["following"]
     assert migration.content("target")[:6] == migration.content("source")[:6]
+
+    evidence = recorded(first, followed.result["link"], migration.roles().result)
+    assert problems(evidence) == [] and (evidence["rows"], evidence["lag_bytes"]) == (report["rows"], followed.result["link"]["lag_bytes"])
 
     second = migration.copy()
     assert not second.changed
@@ -314,6 +336,7 @@ def test_nothing_begins_while_an_epoch_is_open(migration):
 def test_a_dump_copies_at_a_snapshot_that_somebody_else_holds(migration):
     rehearsal = migration.copy(method="dump", parts="schema", link=None)
     assert rehearsal.changed
+    assert problems(recorded(rehearsal, None, migration.roles().result)) == []
     assert not migration.copy(method="dump", parts="schema", link=None).changed
     assert migration.value("target", "SELECT count(*) FROM public.big") == 0
     holder = migration.open("source")
@@ -413,11 +436,10 @@ def test_roles_and_database_of_the_same_server_are_already_there(migration):
     def params(module):
         return {**{name: option.get("default") for name, option in module.argument_spec().items()}, "service_file": migration.service_file}
 
-    outcome = migrated_roles.run(params(migrated_roles), False)
-    assert not outcome.changed
+    assert not migration.roles().changed
     migration.do("source", "COMMENT ON DATABASE {} IS 'x'".format(migration.names["source"]))
     migrated = migrated_database.run(params(migrated_database), False)
     assert not migrated.changed
     migration.do("source", "INSERT INTO ha_migration.decision (epoch, serves, decided_by) VALUES (1, 'target', 'mover')")
     with pytest.raises(PlanError, match="serves"):
-        migrated_roles.run(params(migrated_roles), True)
+        migration.roles(check_mode=True)
