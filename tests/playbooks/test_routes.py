@@ -119,7 +119,7 @@ def test_2_before_the_cutover_only_the_old_values_are_written(world: Routes) -> 
 
 def test_3_when_the_target_serves_a_client_gets_in_by_url_and_by_service(world: Routes) -> None:
     world.journal("target")
-    _changed, output = world.cut_over("--diff")
+    _changed, output = world.cut_over("--diff", "-vvv")
     assert "********@localhost:" in output
     urls = dict(line.split("=", 1) for line in (world.mine / "database.env").read_text().splitlines())
     for variable in ("DATABASE_URL", "DATABASE_READ_URL"):

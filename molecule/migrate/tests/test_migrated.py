@@ -101,6 +101,20 @@ def test_applications_are_told_where_the_database_is_and_where_it_was():
     assert "@lb1:5001/freight?" in (ROUTES / "target" / "freight_app" / "database.env").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("service", ["write", "read"])
+def test_an_application_gets_in_with_what_it_was_told(machine, service):
+    mover, folder = machine("mover"), "/run/pg_ha/told"
+    assert mover.run("install -d -m 0700 %s", folder).rc == 0
+    try:
+        for name in ("pg_service.conf", "pgpass", "ca.crt"):
+            text = (ROUTES / "target" / "freight_app" / name).read_text(encoding="utf-8").replace("/etc/pg_ha/routes", folder)
+            assert mover.run("umask 077; printf %%s %s > %s", text, f"{folder}/{name}").rc == 0
+        result = mover.run("PGSERVICEFILE=%s psql -X -At -c %s service=%s", f"{folder}/pg_service.conf", "SELECT current_user, pg_is_in_recovery()", service)
+        assert result.stdout.strip() == ("freight_app|t" if service == "read" else "freight_app|f"), result.stderr
+    finally:
+        mover.run("rm -rf %s", folder)
+
+
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("table", TABLES)
 def test_the_old_primary_refuses_every_role(machine, role, table):
