@@ -150,6 +150,7 @@ fingerprint:
   type: str
 """
 
+import dataclasses
 import datetime
 import ipaddress
 import socket
@@ -161,6 +162,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._assessment.model im
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.client import HAS_PSYCOPG2, connection_argument_spec
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_run
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -215,6 +217,7 @@ def options_of(params: dict[str, t.Any]) -> Options:
         pooler_auth_function=params["pooler_auth_function"],
         pooler_auth_role=params["pooler_auth_role"],
         long_transaction_seconds=params["long_transaction_seconds"],
+        today=now()[:10],
         accepted=tuple(params["accepted"]),
     )
 
@@ -222,6 +225,19 @@ def options_of(params: dict[str, t.Any]) -> Options:
 def now() -> str:
     """The time here, ISO 8601 UTC."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_occupied(params: dict[str, t.Any]) -> tuple[str, ...]:
+    """What stands on the target where a copy has to go, by the copy's own rule.
+
+    :raises ClientError: a side answered before and does not now
+    """
+    source, target = (client.connect(params["service_file"], params[name], params["connect_timeout_seconds"]) for name in ("service", "target_service"))
+    try:
+        return tuple(copy_run.read_collisions(source, target))
+    finally:
+        source.close()
+        target.close()
 
 
 def run(params: dict[str, t.Any]) -> Outcome:
@@ -236,6 +252,8 @@ def run(params: dict[str, t.Any]) -> Outcome:
     target = client.try_target(
         params["service_file"], params["target_service"], source.database, params["connect_timeout_seconds"], params["maintenance_database"]
     )
+    if target.database is not None:
+        target = dataclasses.replace(target, occupied=read_occupied(params))
     findings = plan.plan_findings(source, target, options)
     facts = plan.summarize(source, target)
     return Outcome(

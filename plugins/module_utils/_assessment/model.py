@@ -152,12 +152,14 @@ class Target:
     :param problem: why it could not be asked, "" when it was
     :param extensions: versions that it offers, by extension
     :param database: ``{"encoding", "collate", "ctype", "bytes"}`` of the database when it exists there already
+    :param occupied: what stands there where the source's objects have to go, and no copy of ours has brought
     """
 
     problem: str = ""
     version_num: int | None = None
     extensions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     database: dict[str, t.Any] | None = None
+    occupied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Options:
     :param application_roles: empty means every login role that is neither superuser, replication nor ours
     :param pooler_auth_function: name with schema, "" when the poolers do not use one
     :param pooler_auth_role: role that the poolers call it as
+    :param today: date, ISO 8601, for what its makers support no longer; "" when that is not looked at
     :param accepted: findings, ``id`` or ``id:object``, that the operator takes: a blocker becomes a warning
     """
 
@@ -185,6 +188,7 @@ class Options:
     pooler_auth_function: str = "pgbouncer.get_auth"
     pooler_auth_role: str = "pgbouncer_auth"
     long_transaction_seconds: float = 60
+    today: str = ""
     accepted: tuple[str, ...] = ()
 
 

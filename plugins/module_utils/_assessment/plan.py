@@ -16,6 +16,9 @@ from dataclasses import asdict, replace
 from .model import SEVERITIES, Finding, Options, Role, Session, Source, Table, Target
 
 OLDEST_SOURCE, NEWEST_SOURCE = 13, 18
+OLDEST_TARGET, NEWEST_TARGET = 14, 18
+# The last day on which PostgreSQL's makers mend a version: https://www.postgresql.org/support/versioning/
+SUPPORTED_UNTIL = {13: "2025-11-13", 14: "2026-11-12", 15: "2027-11-11", 16: "2028-11-09", 17: "2029-11-08", 18: "2030-11-14"}
 # Replication slots and WAL senders that a migration needs on the source: the link's own, and one while it is rebuilt.
 SLOTS_NEEDED = 2
 # Free space on the target for each byte of the database: data and indexes, plus WAL and sort files while they are built.
@@ -33,14 +36,23 @@ def check_versions(source: Source, target: Target, options: Options) -> t.Iterat
     major = source.version_num // 10000
     if not OLDEST_SOURCE <= major <= NEWEST_SOURCE:
         message = f"The source runs PostgreSQL {major}; {OLDEST_SOURCE} to {NEWEST_SOURCE} are supported."
-        yield Finding("source_version", "blocker", "server", message)
+        yield Finding("source_version", "blocker", "server", message + " Upgrade the source to one of these first.")
+    elif is_out_of_support(major, options.today):
+        message = f"The source runs PostgreSQL {major}, which nobody mends since {SUPPORTED_UNTIL[major]}: do not let it serve longer than the migration takes."
+        yield Finding("source_support", "warning", "server", message)
     wanted = target.version_num // 10000 if target.version_num is not None else options.target_major
     if wanted is None:
         yield Finding("target_version", "warning", "target", "The target's version is unknown, because it could not be asked and none was given.")
+    elif not OLDEST_TARGET <= wanted <= NEWEST_TARGET:
+        message = f"The target would run PostgreSQL {wanted}; {OLDEST_TARGET} to {NEWEST_TARGET} are supported: choose one of these."
+        yield Finding("target_version", "blocker", "target", message, "patroni_postgresql_version and assessment_target_major_version")
     elif wanted < major:
         yield Finding(
             "target_version", "blocker", "target", f"The target runs PostgreSQL {wanted}, which is older than the source's {major}: choose {major} or newer."
         )
+    elif is_out_of_support(wanted, options.today):
+        message = f"The target would run PostgreSQL {wanted}, which nobody mends since {SUPPORTED_UNTIL[wanted]}: choose a newer version."
+        yield Finding("target_support", "warning", "target", message, "patroni_postgresql_version and assessment_target_major_version")
     if options.client_major is not None and options.client_major < max(major, wanted or 0):
         yield Finding(
             "client_version",
@@ -49,6 +61,11 @@ def check_versions(source: Source, target: Target, options: Options) -> t.Iterat
             f"The client programs on the mover are of version {options.client_major}, older than a server: a dump would be refused.",
             f"mover_postgresql_version: {max(major, wanted or 0)}",
         )
+
+
+def is_out_of_support(major: int, today: str) -> bool:
+    """Whether a version that we know has had its last day."""
+    return bool(today) and today > SUPPORTED_UNTIL[major]
 
 
 def check_server(source: Source, target: Target, options: Options) -> t.Iterator[Finding]:
@@ -382,12 +399,15 @@ def check_capacity(source: Source, target: Target, options: Options) -> t.Iterat
     # What an earlier run has copied already is no longer needed.
     free = options.target_free_bytes + (target.database["bytes"] if target.database is not None else 0)
     if free < needed:
-        message = f"The target has {human(free)} for the database and needs {human(needed)} ({DISK_FACTOR} times the database)."
+        message = f"The target has {human(free)} for the database and needs {human(needed)} ({DISK_FACTOR} times the database): give its hosts larger disks."
         yield Finding("target_disk", "blocker", "target", message)
 
 
 def check_surroundings(source: Source, target: Target, options: Options) -> t.Iterator[Finding]:
-    """What is not part of this migration."""
+    """What is not part of this migration, and what is in its way."""
+    for name in target.occupied:
+        message = f"{name} exists on the target and does not come from a copy of ours: the copy would be refused. Drop it there or name another database."
+        yield Finding("target_occupied", "blocker", name, message)
     for name in source.other_databases:
         yield Finding("other_database", "info", name, "Another database of the same server: it is not moved; a migration moves one.")
     if target.problem:

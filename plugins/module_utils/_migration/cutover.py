@@ -219,9 +219,9 @@ def with_age(evidence: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
 
 
 def describe(failed: list[dict[str, str]]) -> str:
-    """One sentence for each failed gate."""
+    """A line for each failed gate."""
     lines = [f"{gate['gate']}: {gate['object'] + ': ' if gate['object'] else ''}{gate['message']}; {gate['remedy']}." for gate in failed]
-    return f"The cutover was not started, {len(lines)} gate(s) do not hold: " + " | ".join(lines)
+    return "\n".join([f"The cutover was not started, {len(lines)} gate(s) do not hold:", *(f"- {line}" for line in lines)])
 
 
 def cut_over(

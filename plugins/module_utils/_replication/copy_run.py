@@ -124,14 +124,26 @@ def _check(sides: Sides, settings: Settings, programs: Programs, before: dict[st
     """
     source, target = copy_client.read_source(sides.source), copy_client.read_target(sides.target)
     tables, _unlogged, _extension = copy_client.read_tables(sides.source, own.FORWARD_TABLES)
-    ours = before is not None and "kept" in before["detail"]
-    collisions = [] if ours else copy_plan.collisions(source["schemas"], target["relations"], target["schemas"], own.SCHEMA)
-    if not ours and target["large_objects"] and source["large_objects"]:
-        collisions.append(f"{target['large_objects']} large objects")
+    collisions = _collisions(source, target, before)
     gates = copy_plan.plan_gates(source, {**target, "collisions": collisions}, tables, settings.method, programs.version())
     if gates:
-        raise GateError("The copy cannot begin: " + " ".join(f"{gate['message']} {gate['remedy']}" for gate in gates), gates=gates)
+        lines = [f"- {gate['message']} {gate['remedy']}" for gate in gates]
+        raise GateError("\n".join(["The copy cannot begin; nothing was changed.", *lines]), gates=gates)
     return tables, {"source": source, "target": target}
+
+
+def read_collisions(source: Connection, target: Connection) -> list[str]:
+    """What stands on the target where a copy has to go and does not come from one of ours."""
+    return _collisions(copy_client.read_source(source), copy_client.read_target(target), copy_client.read_run(target))
+
+
+def _collisions(source: dict[str, t.Any], target: dict[str, t.Any], before: dict[str, t.Any] | None) -> list[str]:
+    if before is not None and "kept" in before["detail"]:
+        return []
+    found = copy_plan.collisions(source["schemas"], target["relations"], target["schemas"], own.SCHEMA)
+    if target["large_objects"] and source["large_objects"]:
+        found.append(f"{target['large_objects']} large objects")
+    return found
 
 
 class _Copy:

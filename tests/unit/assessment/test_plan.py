@@ -148,7 +148,7 @@ def test_one_thing_wrong_gives_one_finding(
     assert fix in found[0].fix
     assert found[0].message and found[0].object
     # Nothing else is said but what the same cause explains.
-    assert {finding.id for finding in findings} - {name} <= {"target_unknown", "extension"}
+    assert {finding.id for finding in findings} - {name} <= {"target_unknown", "extension"} | ({"target_version"} if name == "source_version" else set())
 
 
 @pytest.mark.parametrize(
@@ -203,3 +203,32 @@ def test_load_and_size_do_not_move_the_fingerprint_and_a_new_finding_does() -> N
 @pytest.mark.parametrize(("name", "quoted"), [("app", "app"), ("App", '"App"'), ('a"b', '"a""b"'), ("1a", '"1a"'), ("größe", '"größe"'), ("", '""')])
 def test_names_are_quoted(name: str, quoted: str) -> None:
     assert plan.quote(name) == quoted
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "today", "found"),
+    [
+        (130000, 170000, "2025-11-13", set()),
+        (130000, 170000, "2025-11-14", {("source_support", "warning")}),
+        (130000, 140000, "2026-11-13", {("source_support", "warning"), ("target_support", "warning")}),
+        (130000, 130000, "", {("target_version", "blocker")}),
+        (120000, 170000, "2026-11-13", {("source_version", "blocker")}),
+        (180000, 190000, "2026-11-13", {("target_version", "blocker")}),
+        (170000, 160000, "2026-11-13", {("target_version", "blocker")}),
+    ],
+)
+def test_versions_that_nobody_mends(source: int, target: int, today: str, found: set[tuple[str, str]]) -> None:
+    findings = plan.plan_findings(replace(CLEAN, version_num=source), replace(TARGET, version_num=target), replace(OPTIONS, today=today, client_major=None))
+    assert {(finding.id, finding.severity) for finding in findings} == found
+
+
+def test_every_supported_version_has_a_last_day() -> None:
+    assert sorted(plan.SUPPORTED_UNTIL) == list(range(min(plan.OLDEST_SOURCE, plan.OLDEST_TARGET), max(plan.NEWEST_SOURCE, plan.NEWEST_TARGET) + 1))
+
+
+def test_what_stands_in_the_copys_way_is_a_blocker_for_each() -> None:
+    findings = plan.plan_findings(CLEAN, replace(TARGET, occupied=("public.t", "schema s")), OPTIONS)
+    assert [(finding.id, finding.severity, finding.object) for finding in findings] == [
+        ("target_occupied", "blocker", "public.t"),
+        ("target_occupied", "blocker", "schema s"),
+    ]
