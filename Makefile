@@ -76,6 +76,11 @@ bench: setup engine ## Measure copy, cutover and the rest in the lab; figures to
 docs: setup ## Check and render the modules' and roles' pages to .build/docs
 	@$(STEP) docs $(ENV) tools/docs
 
+.PHONY: problems
+problems: setup ## Write docs/problems.md from what the tests of bad inputs are told
+	@tools/postgresql
+	@PG_HA_WRITE_PROBLEMS=1 $(ENV) python -m pytest -q tests/playbooks/test_bad_inputs.py
+
 .PHONY: format
 format: setup ## Format Python files
 	@$(ENV) ruff check --fix-only --quiet .

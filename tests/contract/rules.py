@@ -206,8 +206,37 @@ def collection_input_findings(name: str, text: str) -> list[str]:
 # --- modules ---------------------------------------------------------------------------------------------------------------------
 
 
-def module_findings(name: str, source: str, action_group: t.Collection[str]) -> list[str]:
-    """A module is documented, says what it supports, and belongs to the action group."""
+def input_findings(known: t.Collection[str], facts: t.Collection[str], defaults: dict[str, str], page: str) -> list[str]:
+    """The keys that the inventory's check knows are those that role defaults read, and those that the architecture's table explains.
+
+    :param known: names of the check's keys
+    :param facts: names that look like inputs and are handed on by roles
+    :param defaults: text of each role's defaults
+    :param page: docs/architecture.md
+    """
+    read = {name: where for where, text in defaults.items() for name in collection_inputs(text)}
+    findings = [f"{where} reads {name}, which the inventory's check does not know" for name, where in sorted(read.items()) if name not in {*known, *facts}]
+    findings += [f"the inventory's check knows {name}, which no role's defaults read" for name in sorted(set(known) - set(read))]
+    rows = [line for line in page.splitlines() if line.startswith("| `pg_ha_")]
+    # What stands in brackets is the default.
+    explained = {name for row in rows for name in re.findall(r"`(pg_ha_[a-z_]+)`", re.sub(r"\([^)]*\)", "", row.split("|")[1]))}
+    findings += [f"the architecture's table does not explain {name}" for name in sorted(set(known) - explained)]
+    findings += [f"the architecture's table explains {name}, which the inventory's check does not know" for name in sorted(explained - set(known))]
+    return findings
+
+
+def collection_inputs(text: str) -> set[str]:
+    """Collection-wide inputs that YAML reads, also by a name that is looked up."""
+    content = yaml.safe_load(text) or {}
+    bare = {name for expression in expressions(content) for name in re.findall(r"(?<![\w.])pg_ha_[a-z_]+", expression)}
+    return bare | set(re.findall(r"hostvars, '(pg_ha_[a-z_]+)'", text))
+
+
+def module_findings(name: str, source: str, action_group: t.Collection[str], is_action: bool = False) -> list[str]:
+    """A module is documented, says what it supports, and belongs to the action group.
+
+    :param is_action: an action plugin of that name does the work, and the module only documents it
+    """
     findings = []
     tree = ast.parse(source)
     texts = {
@@ -229,8 +258,9 @@ def module_findings(name: str, source: str, action_group: t.Collection[str]) -> 
             findings.append(f"{name}: attribute {attribute} is not declared")
     findings += [f"{name}: {key} is missing in DOCUMENTATION" for key in ("version_added", "author", "short_description") if not document.get(key)]
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    findings += [f"{name}: no function {function}()" for function in ("argument_spec", "run", "main") if function not in functions]
-    if "supports_check_mode=True" not in source:
+    wanted = () if is_action else ("argument_spec", "run", "main")
+    findings += [f"{name}: no function {function}()" for function in wanted if function not in functions]
+    if "supports_check_mode=True" not in source and not is_action:
         findings.append(f"{name}: supports_check_mode=True is missing")
     if name not in action_group:
         findings.append(f"{name}: not in action_groups.all of meta/runtime.yml")

@@ -262,3 +262,30 @@ def check(root: pathlib.Path) -> types.ModuleType:
 def test_steps_are_counted(check: types.ModuleType, code: int, lines: list[str], counts: tuple[int, int, int]) -> None:
     found = check.verdict(code, lines)
     assert (found.passed, found.failed, found.skipped) == counts
+
+
+PAGE = "| variable | meaning |\n|---|---|\n| `pg_ha_a`, `pg_ha_b` (default `x`) | like `pg_ha_z` |\n"
+
+
+def test_inputs_that_agree_pass() -> None:
+    defaults = {"r": "r_a: '{{ pg_ha_a }}'\nr_b: \"{{ groups['x'] | map('extract', hostvars, 'pg_ha_b') }}\"\nr_c: '{{ pg_ha_fact.x }}'\n"}
+    assert rules.input_findings({"pg_ha_a", "pg_ha_b"}, {"pg_ha_fact"}, defaults, PAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("known", "defaults", "finding"),
+    [
+        ({"pg_ha_a", "pg_ha_b"}, {"r": "r_a: '{{ pg_ha_a ~ pg_ha_b ~ pg_ha_c }}'\n"}, "r reads pg_ha_c"),
+        ({"pg_ha_a", "pg_ha_b"}, {"r": "r_a: '{{ pg_ha_a }}'\n"}, "knows pg_ha_b, which no role's defaults read"),
+        ({"pg_ha_a", "pg_ha_b", "pg_ha_c"}, {"r": "r_a: '{{ pg_ha_a ~ pg_ha_b ~ pg_ha_c }}'\n"}, "does not explain pg_ha_c"),
+        ({"pg_ha_a"}, {"r": "r_a: '{{ pg_ha_a }}'\n"}, "explains pg_ha_b"),
+    ],
+)
+def test_an_input_that_one_of_them_does_not_know_is_found(known: set[str], defaults: dict[str, str], finding: str) -> None:
+    assert finding in " ".join(rules.input_findings(known, set(), defaults, PAGE))
+
+
+def test_a_module_that_documents_an_action_needs_no_run() -> None:
+    source = GOOD_MODULE.replace("def run(", "def walk(").replace("def main(", "def go(").replace("def argument_spec(", "def options(")
+    assert rules.module_findings("thing", source, ["thing"], is_action=True) == []
+    assert rules.module_findings("thing", source, ["thing"]) != []

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
+import sys
 import tarfile
 import typing as t
 
@@ -54,7 +56,9 @@ def test_modules_import_nothing_of_each_other(committed: list[pathlib.Path], roo
 def test_every_module_keeps_the_contract(committed: list[pathlib.Path], root: pathlib.Path) -> None:
     group = (read_yaml(root / "meta" / "runtime.yml").get("action_groups") or {}).get("all") or []
     modules = {pathlib.PurePath(name).stem: text for name, text in below(committed, root, "plugins/modules", suffixes=(".py",))}
-    findings = [finding for name, text in modules.items() for finding in rules.module_findings(name, text, group)]
+    actions = {pathlib.PurePath(name).stem for name, _text in below(committed, root, "plugins/action", suffixes=(".py",))}
+    findings = [finding for name, text in modules.items() for finding in rules.module_findings(name, text, group, name in actions)]
+    findings += [f"action plugin {name} has no module that documents it" for name in sorted(actions - set(modules))]
     findings += [f"{name} is in action_groups.all and no module" for name in group if name not in modules]
     if list(group) != sorted(group):
         findings.append("action_groups.all is not sorted")
@@ -79,6 +83,27 @@ def test_roles_read_collection_wide_inputs_in_defaults_only(committed: list[path
     for name, text in below(committed, root, "roles", suffixes=(".yml", ".j2")):
         if name.split("/")[2] in {"tasks", "handlers", "templates", "vars"}:
             findings += rules.collection_input_findings(name, text)
+    report(findings)
+
+
+def test_the_check_of_the_inventory_knows_every_input(committed: list[pathlib.Path], root: pathlib.Path) -> None:
+    spec = importlib.util.spec_from_file_location("inventory_model", root / "plugins/module_utils/_inventory/model.py")
+    assert spec is not None and spec.loader is not None
+    model = importlib.util.module_from_spec(spec)
+    # Its dataclasses look their module up.
+    sys.modules[spec.name] = model
+    spec.loader.exec_module(model)
+    defaults = {name: text for name, text in below(committed, root, "roles", suffixes=(".yml",)) if name.split("/")[2] == "defaults"}
+    report(rules.input_findings(set(model.KEYS), model.FACTS, defaults, (root / "docs" / "architecture.md").read_text(encoding="utf-8")))
+
+
+def test_every_phase_checks_the_inventory_first(committed: list[pathlib.Path], root: pathlib.Path) -> None:
+    findings = []
+    for name, text in below(committed, root, "playbooks", suffixes=(".yml",)):
+        first = yaml.safe_load(text)[0]
+        roles = [role if isinstance(role, str) else role["role"] for role in first.get("roles", [])]
+        if "ansible.builtin.import_playbook" not in first and (first.get("hosts") != "localhost" or roles != ["freight.pg_ha.inputs"]):
+            findings.append(f"{name}: its first play is not role inputs on localhost, so that an inventory without a mover would pass in silence")
     report(findings)
 
 

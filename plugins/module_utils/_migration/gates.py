@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 
 from .._core.errors import GateError, PgHaError
 from .._postgresql import client
+from .._postgresql.console import read_pooled
 from . import guards, schema, section
 
 if t.TYPE_CHECKING:
@@ -257,16 +258,12 @@ def poolers(context: Context) -> t.Iterator[Failure]:
     if not context.consoles:
         yield Failure("poolers", "", "there is no pooler", "put PgBouncer in front of the application (group pg_ha_pgbouncer)")
     for name, console in sorted(context.consoles.items()):
-        mode = next((row["value"] for row in client.query(console, "SHOW CONFIG") if row["key"] == "pool_mode"), None)
-        rows = [row for row in client.query(console, "SHOW DATABASES") if row["name"] == context.database]
-        if not rows:
+        row = read_pooled(console, context.database)
+        if row is None:
             yield Failure("poolers", name, f"it knows no database {context.database}", "run playbooks/provision.yml")
             continue
-        row = rows[0]
-        if (row["pool_mode"] or mode) != "transaction":
-            yield Failure(
-                "poolers", name, f"its pool mode is {row['pool_mode'] or mode}: PAUSE would wait for every session to end", "set pool_mode = transaction"
-            )
+        if row["pool_mode"] != "transaction":
+            yield Failure("poolers", name, f"its pool mode is {row['pool_mode']}: PAUSE would wait for every session to end", "set pool_mode = transaction")
         if (row["host"], int(row["port"])) != context.endpoint_now:
             yield Failure(
                 "poolers",
