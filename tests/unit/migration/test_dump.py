@@ -199,7 +199,7 @@ def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
 
 def test_what_does_not_pass_the_gates_holds_nobody(migration):
     client.query(migration.ahead, "SET session_replication_role = replica; INSERT INTO public.child VALUES (7)")
-    with pytest.raises(GateError, match="window: .*rehearsed: public.child|rehearsed: public.child.*window: "):
+    with pytest.raises(GateError, match="(?s)rehearsed: public.child.*window: "):
         migration.cut_over(window_seconds=0.1)
     client.query(migration.ahead, "DELETE FROM ha_migration.copy")
     found = migration.cut_over(check_mode=True).result["failed_gates"]

@@ -297,5 +297,5 @@ def test_the_proof_fails_where_a_guard_is_missing(sides, tmp_path):
 
 def test_gates_are_described_in_one_sentence_each():
     failed = [{"gate": "parity", "object": "", "message": "the rows were never compared", "remedy": "run verify"}]
-    assert cutover.describe(failed) == "The cutover was not started, 1 gate(s) do not hold: parity: the rows were never compared; run verify."
+    assert cutover.describe(failed) == "The cutover was not started, 1 gate(s) do not hold:\n- parity: the rows were never compared; run verify."
     assert issubclass(GateError, PgHaError)
