@@ -187,7 +187,7 @@ class Terminal:
         # The main job shows the whole path, also what it leaves out.
         whole = len(phases) > 2
         self._phases = list(PHASES) if whole else list(phases)
-        self._absent = {name: "not in this version" for name in PHASES if name not in phases} if whole else {}
+        self._absent = {name: "not in this playbook" for name in PHASES if name not in phases} if whole else {}
         self._console = console or Console(highlight=False)
         self._began = clock()
         self._live: Live | None = None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -13,6 +14,8 @@ import typing as t
 
 # How long ansible-playbook may take to end after it was asked to.
 GRACE_SECONDS = 20.0
+# One that came while it started may have been swallowed: it is asked again.
+AGAIN_SECONDS = 3.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,7 +47,9 @@ class Interrupts:
 class Stopper:
     """Ends a playbook: SIGINT to its session first, as a terminal would, and when that does not help, the caller kills it.
 
-    :param signals: how many signals have come so far; those before this playbook do not count
+    Signals that came before this playbook do not count.
+
+    :param say: tells the user that a signal was seen
     """
 
     def __init__(self, interrupts: Interrupts, say: t.Callable[[str], None], clock: t.Callable[[], float] = time.monotonic) -> None:
@@ -53,7 +58,8 @@ class Stopper:
         self._told = interrupts.count
         self._say = say
         self._clock = clock
-        self.asked_at: float | None = None
+        self._first: float | None = None
+        self._last: float | None = None
         self.pid: int | None = None
 
     @property
@@ -69,12 +75,13 @@ class Stopper:
             again = self._told > self._before
             self._told = self._interrupts.count
             self._say("Stopping already: waiting for the playbook to end." if again else "Stopping: the playbook is asked to end.")
-        if self.asked_at is None:
-            self.asked_at = self._clock()
-            if self.pid is None:
-                return True  # no event has come, so nothing has begun
-            try:
+        now = self._clock()
+        if self.pid is None:
+            return True  # no event has come, so nothing has begun
+        if self._first is None:
+            self._first = now
+        if self._last is None or now - self._last >= AGAIN_SECONDS:
+            self._last = now
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGINT)
-            except (ProcessLookupError, PermissionError):
-                pass
-        return self._clock() - self.asked_at > GRACE_SECONDS
+        return now - self._first > GRACE_SECONDS

@@ -15,6 +15,7 @@ import yaml
 
 from .masking import secrets_of
 from .outcome import Exit, Stop
+from .verbs import configured
 
 MOVER = "pg_ha_mover"
 TIMEOUT_SECONDS = 120
@@ -27,9 +28,7 @@ def choose(given: t.Sequence[str], environ: t.Mapping[str, str]) -> list[str]:
     """
     chosen = list(given) or [part for part in environ.get("PG_HA_INVENTORY", "").split(os.pathsep) if part]
     if not chosen:
-        from ansible import constants
-
-        chosen = [str(path) for path in constants.DEFAULT_HOST_LIST if str(path) != "/etc/ansible/hosts" or Path(str(path)).exists()]
+        chosen = [str(path) for path in configured("DEFAULT_HOST_LIST") if str(path) != "/etc/ansible/hosts" or Path(str(path)).exists()]
     if not chosen:
         raise Stop(Exit.USAGE, "Which migration? Give -i <inventory>, or set PG_HA_INVENTORY, or `inventory` in ansible.cfg.")
     for path in chosen:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .outcome import Ending
+from .verbs import configured
 
 # How often we look whether somebody wants to stop, and draw.
 TICK_SECONDS = 0.25
@@ -54,14 +55,13 @@ def play(job: Job, scratch: Path, on_event: t.Callable[[dict[str, t.Any]], None]
     :param kill_now: asked four times a second; when it says yes, the playbook's processes are killed
     """
     import ansible_runner
-    from ansible import constants
 
     def handle(event: dict[str, t.Any]) -> bool:
         on_event(event)
         return False  # the event is not kept
 
     # ansible-runner switches the check of host keys off unless the environment says otherwise; what ansible.cfg says shall hold.
-    environment = {"ANSIBLE_HOST_KEY_CHECKING": str(constants.HOST_KEY_CHECKING)}
+    environment = {"ANSIBLE_HOST_KEY_CHECKING": str(configured("HOST_KEY_CHECKING"))}
     try:
         done = ansible_runner.run(
             private_data_dir=str(scratch),

@@ -143,8 +143,9 @@ class Session:
 
     def look_after_interrupt(self) -> Found:
         """The same; a cutover that is under way gets the time in which it decides by itself."""
+        before = self.interrupts.count
         found = self.look()
-        budget, before = found.open_attempt_seconds, self.interrupts.count
+        budget = found.open_attempt_seconds
         if budget is None:
             return found
         until = time.monotonic() + min(budget + 1, PATIENCE_SECONDS)

@@ -119,14 +119,26 @@ def prepare_environment(environ: t.MutableMapping[str, str]) -> None:
         environ.setdefault("ANSIBLE_COLLECTIONS_PATH", str(root / ".build" / "collections"))
 
 
+def configured(name: str) -> t.Any:
+    """A setting of Ansible, from ansible.cfg, the environment or its default.
+
+    :raises Stop: ansible.cfg cannot be read
+    """
+    try:
+        from ansible import constants  # it reads ansible.cfg and the environment when it is imported
+    except ImportError:
+        raise Stop(Exit.USAGE, "ansible-core is not installed beside the runner: install it, or run `make setup` in a checkout.") from None
+    except Exception as error:  # whatever its reader raises
+        raise Stop(Exit.USAGE, f"Ansible's configuration cannot be read: {' '.join(str(error).split())}") from error
+    return getattr(constants, name)
+
+
 def find_collection() -> Path:
     """The folder of the collection where Ansible finds it.
 
     :raises Stop: it is nowhere
     """
-    from ansible import constants  # it reads ansible.cfg and the environment when it is imported
-
-    roots = [Path(str(root)).expanduser() for root in constants.COLLECTIONS_PATHS] + [Path(entry) for entry in sys.path if entry]
+    roots = [Path(str(root)).expanduser() for root in configured("COLLECTIONS_PATHS")] + [Path(entry) for entry in sys.path if entry]
     for root in roots:
         found = root / "ansible_collections" / Path(*COLLECTION.split("."))
         if (found / "playbooks").is_dir():
