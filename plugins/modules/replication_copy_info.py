@@ -132,12 +132,12 @@ def run(params: dict[str, t.Any]) -> Outcome:
         locked = copy_client.lock_holder(source) is not None
         working = locked or not _job_has_ended(params["job_results_file"])
         if target is None:
-            return Outcome(False, {"initial_copy": _describe(None, [], {}, locked, working), "link": LinkState().public()})
+            return Outcome(False, {"initial_copy": copy_plan.describe(None, [], {}, locked, working), "link": LinkState().public()})
         row = copy_client.read_run(target)
         tables = copy_client.read_tables_done(target) if row else []
         running = copy_client.read_running(target) if row and locked else {}
         link = link_client.read_link(source, target, schema.FORWARD_LINK)
-        return Outcome(False, {"initial_copy": _describe(row, tables, running, locked, working), "link": link.public()})
+        return Outcome(False, {"initial_copy": copy_plan.describe(row, tables, running, locked, working), "link": link.public()})
     finally:
         source.close()
         if target is not None:
@@ -153,36 +153,6 @@ def _job_has_ended(path: str | None) -> bool:
             return "started" not in json.load(handle)
     except (OSError, ValueError):
         return False
-
-
-def _describe(row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], running: dict[str, int], locked: bool, working: bool) -> dict[str, t.Any]:
-    """The copy's state from what was read."""
-    detail = row["detail"] if row else {}
-    state = "absent" if row is None else row["state"]
-    if state == "copying":
-        state = "running" if locked else "interrupted"
-    progress = copy_plan.progress(tables, running)
-    left = copy_plan.estimate_seconds(progress["bytes_done"], progress["bytes_total"], row["elapsed"]) if row and state == "running" else None
-    description = {
-        "state": state,
-        "ended": not working,
-        "step": detail.get("step"),
-        "method": detail.get("method"),
-        **progress,
-        "seconds_left": left,
-        "error": detail.get("error"),
-        "report": detail.get("report"),
-    }
-    return {**description, "summary": _summary(description)}
-
-
-def _summary(copy: dict[str, t.Any]) -> str:
-    """One line for the operator."""
-    if copy["state"] == "absent":
-        return "no copy has begun"
-    words = f"{copy['state']}, step {copy['step']}: {copy['tables_done']} of {copy['tables_total']} tables, "
-    words += f"{copy['bytes_done'] // 1048576} of {copy['bytes_total'] // 1048576} MiB"
-    return words + (f", about {copy['seconds_left']} s left for rows" if copy["seconds_left"] is not None else "")
 
 
 def main() -> None:

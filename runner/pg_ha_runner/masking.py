@@ -16,7 +16,7 @@ import typing as t
 import urllib.parse
 
 MASK = "********"
-SECRET_NAME = re.compile(r"passw(?:or)?d|passphrase|secret|token|credential|api_?key|access_key|private_key|vault", re.IGNORECASE)
+SECRET_NAME = re.compile(r"passw(?:or)?d|(?:^|_)pass$|passphrase|secret|token|credential|api_?key|access_key|private_key|vault", re.IGNORECASE)
 # Where a secret is, or how long it lives, is none.
 NO_SECRET_NAME = re.compile(r"_(?:file|files|path|dir|directory|seconds|length|user|name|encryption|method)$", re.IGNORECASE)
 # What is shorter cannot be masked without destroying the text around it.

@@ -98,7 +98,7 @@ def judge(tracker: Tracker, ending: Ending, check: bool) -> Verdict:
         return Verdict(Exit.UNKNOWN, [_broken(ending) + " It ended in the middle of the cutover."])
     if ending.code == BAD_OPTIONS:
         return Verdict(Exit.USAGE, [_broken(ending), *tracker.last_words])
-    if ending.code is None or ending.code < 0 or ending.code == UNEXPECTED:
+    if ending.problem or ending.code is None or ending.code < 0 or ending.code == UNEXPECTED:
         return Verdict(Exit.UNKNOWN if tracker.tasks else Exit.FAILED, [_broken(ending), *tracker.last_words])
     return Verdict(Exit.FAILED, [_broken(ending), *tracker.last_words])
 

@@ -20,6 +20,13 @@ def test_1_check_mode_on_a_fresh_inventory_looks_and_writes_nothing(world: World
     assert world.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'ha_migration'") == "0\n"
 
 
+def test_1_status_says_that_nothing_has_run(world: World) -> None:
+    done = world.play("status.yml")
+    assert (done.code, done.changed) == (0, 0), done.output
+    assert "The source serves the application" in done.output and "Next: `pg-ha assess`" in done.output
+    assert not world.artifacts.exists()
+
+
 def test_2_a_clean_source_passes_and_leaves_evidence(world: World) -> None:
     done = world.play("assess.yml")
     assert done.code == 0, done.output
@@ -81,3 +88,13 @@ def test_6_a_target_that_is_there_is_asked_and_after_the_cutover_the_assessment_
     assert (done.code, done.changed) == (0, 0), done.output
     assert "The assessment before it stands" in done.output
     assert world.play("assess.yml", "-e", '{"pg_ha_repeat": ["assess"]}', *accepted).code == 2
+
+
+def test_7_status_reads_journal_and_real_state_and_names_what_is_unknown(world: World) -> None:
+    done = world.play("status.yml")
+    assert (done.code, done.changed) == (0, 0), done.output
+    assert "cut over done at" in done.output and "The source serves the application" in done.output and "assess refused at" in done.output
+    world.sql("ALTER SCHEMA ha_migration RENAME TO gone; CREATE SCHEMA ha_migration; CREATE TABLE ha_migration.phase (nothing int)")
+    done = world.play("status.yml")
+    assert done.code == 2 and "The journal cannot be read" in done.output, done.output
+    world.sql("DROP SCHEMA ha_migration CASCADE; ALTER SCHEMA gone RENAME TO ha_migration")

@@ -87,6 +87,11 @@ def read_progress(path: str, run: str) -> dict[str, t.Any]:
     return t.cast("dict[str, t.Any]", document)
 
 
+def is_running(path: str) -> bool:
+    """Whether a comparison writes to this progress file now; changes nothing."""
+    return os.path.exists(path + ".lock") and _is_held(path + ".lock")
+
+
 def _is_held(path: str) -> bool:
     try:
         with open(path, "a", encoding="utf-8") as handle:

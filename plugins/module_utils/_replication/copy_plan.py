@@ -188,3 +188,40 @@ def estimate_seconds(done: int, total: int, elapsed: float) -> int | None:
     if done <= 0 or elapsed <= 1:
         return None
     return int((total - done) * elapsed / done)
+
+
+def describe(row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], running: dict[str, int], locked: bool, working: bool) -> dict[str, t.Any]:
+    """The copy's state from what was read.
+
+    :param row: the whole's row of ha_migration.copy, None where there is none
+    :param tables: the other rows
+    :param running: relation -> bytes that its COPY has processed
+    :param locked: whether somebody holds the copy's lock
+    :param working: the same, or a job of it has not ended
+    """
+    detail = row["detail"] if row else {}
+    state = "absent" if row is None else row["state"]
+    if state == "copying":
+        state = "running" if locked else "interrupted"
+    done = progress(tables, running)
+    left = estimate_seconds(done["bytes_done"], done["bytes_total"], row["elapsed"]) if row and state == "running" else None
+    description = {
+        "state": state,
+        "ended": not working,
+        "step": detail.get("step"),
+        "method": detail.get("method"),
+        **done,
+        "seconds_left": left,
+        "error": detail.get("error"),
+        "report": detail.get("report"),
+    }
+    return {**description, "summary": _summary(description)}
+
+
+def _summary(copy: dict[str, t.Any]) -> str:
+    """One line for the operator."""
+    if copy["state"] == "absent":
+        return "no copy has begun"
+    words = f"{copy['state']}, step {copy['step']}: {copy['tables_done']} of {copy['tables_total']} tables, "
+    words += f"{copy['bytes_done'] // 1048576} of {copy['bytes_total'] // 1048576} MiB"
+    return words + (f", about {copy['seconds_left']} s left for rows" if copy["seconds_left"] is not None else "")
