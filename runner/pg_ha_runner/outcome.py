@@ -64,7 +64,7 @@ REFUSALS = frozenset({"PlanError", "GateError", "Undone"})
 # A check in one of these parts of a role stands before every change of the phase.
 GATE_PARTS = ("Preflight |", "Gates |", "Verdict |")
 # Exit codes of ansible-playbook.
-BAD_OPTIONS, INTERRUPTED, UNEXPECTED = 5, 99, 250
+BAD_OPTIONS, UNEXPECTED = 5, 250
 
 
 def code_of(failure: Failure) -> Exit:

@@ -188,7 +188,8 @@ def run_verb(verb: verbs.Verb, options: Options, run_play: Play = play) -> Exit:
             if phase and phase != "report":
                 display.say("Reading what is left ...")
                 found = session.look_after_interrupt()
-            verdict = Verdict(Exit.INTERRUPTED, sentences(phase, step, found))
+            failed = [failure.sentence for failure in done.tracker.failures if not failure.repeats]
+            verdict = Verdict(Exit.INTERRUPTED, [*failed, *sentences(phase, step, found)])
         else:
             verdict = judge(done.tracker, done.ending, options.check)
             if verdict.code is Exit.UNKNOWN:

@@ -29,11 +29,12 @@ SILENCED = re.compile(r"^\s*(?:-\s+)?(?:ignore_errors\s*:.*|failed_when\s*:\s*(?
 # --- imports ---------------------------------------------------------------------------------------------------------------------
 
 
-def imported_modules(source: str, package: tuple[str, ...]) -> list[tuple[int, str]]:
+def imported_modules(source: str, package: tuple[str, ...], root: str = PACKAGE) -> list[tuple[int, str]]:
     """Absolute names of everything that a file imports.
 
     :param source: Python source
     :param package: package of the file relative to the collection's module_utils or plugins, for relative imports
+    :param root: the package that relative imports are below
     :returns: pairs of line number and dotted name; ``from a import b`` gives ``a.b``
     """
     found: list[tuple[int, str]] = []
@@ -44,7 +45,7 @@ def imported_modules(source: str, package: tuple[str, ...]) -> list[tuple[int, s
             base = node.module or ""
             if node.level:
                 above = package[: len(package) - node.level + 1]
-                base = ".".join([PACKAGE, *above, *([base] if base else [])])
+                base = ".".join([root, *above, *([base] if base else [])])
             found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
     return found
 
@@ -81,6 +82,17 @@ def plan_findings(name: str, source: str, system: str) -> list[str]:
             called = ast.unparse(node.func)
             if called == "open" or re.search(r"(?:^|\.)(?:now|utcnow|today)$", called):
                 findings.append(f"{system}/{name}:{node.lineno} calls {called}: a plan has no I/O and no clock")
+    return findings
+
+
+def runner_findings(name: str, source: str) -> list[str]:
+    """The runner knows the collection by the names of its playbooks only, and one function of it calls ansible-runner."""
+    findings = []
+    for line, module in imported_modules(source, (), "pg_ha_runner"):
+        if module.startswith("ansible_collections."):
+            findings.append(f"{name}:{line} imports {module}: the runner knows the collection by name only")
+        elif module.split(".")[0] == "ansible_runner" and not name.endswith("/play.py"):
+            findings.append(f"{name}:{line} imports {module}: only play.py calls ansible-runner")
     return findings
 
 

@@ -221,10 +221,33 @@ def test_other_paths_pass(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "member", ["lab/up", "tests/unit/x.py", "Makefile", "plugins/modules/__pycache__/x.pyc", ".ansible-lint", "changelogs/fragments/x.yml", "docs/.x"]
+    "member",
+    [
+        "lab/up",
+        "runner/pg_ha_runner/cli.py",
+        "tests/unit/x.py",
+        "Makefile",
+        "plugins/modules/__pycache__/x.pyc",
+        ".ansible-lint",
+        "changelogs/fragments/x.yml",
+        "docs/.x",
+    ],
 )
 def test_what_must_not_ship_is_found(member: str) -> None:
     assert rules.archive_findings([member, "plugins/modules/x.py"]) == [f"{member} must not ship"]
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "findings"),
+    [
+        ("runner/pg_ha_runner/session.py", "from . import verbs\nfrom .play import play\nimport click", 0),
+        ("runner/pg_ha_runner/play.py", "def play():\n    import ansible_runner", 0),
+        ("runner/pg_ha_runner/session.py", "import ansible_runner.interface", 1),
+        ("runner/pg_ha_runner/state.py", "from ansible_collections.freight.pg_ha.plugins.module_utils._core import errors", 1),
+    ],
+)
+def test_a_runner_that_reaches_into_the_collection_is_found(name: str, source: str, findings: int) -> None:
+    assert len(rules.runner_findings(name, source)) == findings
 
 
 def test_used_collections_are_found() -> None:

@@ -53,6 +53,12 @@ def test_modules_import_nothing_of_each_other(committed: list[pathlib.Path], roo
     report(findings)
 
 
+def test_the_runner_knows_the_collection_by_name_only(committed: list[pathlib.Path], root: pathlib.Path) -> None:
+    files = list(below(committed, root, "runner/pg_ha_runner", suffixes=(".py",)))
+    assert files
+    report([finding for name, text in files for finding in rules.runner_findings(name, text)])
+
+
 def test_every_module_keeps_the_contract(committed: list[pathlib.Path], root: pathlib.Path) -> None:
     group = (read_yaml(root / "meta" / "runtime.yml").get("action_groups") or {}).get("all") or []
     modules = {pathlib.PurePath(name).stem: text for name, text in below(committed, root, "plugins/modules", suffixes=(".py",))}

@@ -71,7 +71,7 @@ PLAYBOOKS = {
             msg: ["No findings."]
         - name: Evaluate | Show secrets as a careless task would
           ansible.builtin.debug:
-            msg: "{{ careless_password }} {{ some_password }} {{ extra_password | default('') }} {{ lookup('env', 'PLANTED_TOKEN') }} {{ deep.list[0].api_key }}"
+            msg: "{{ [careless_password, some_password, extra_password | default(''), lookup('env', 'PLANTED_TOKEN'), deep.list[0].api_key] | join(' ') }}"
         - name: Evaluate | Show them in a diff and in a module's arguments
           ansible.builtin.copy:
             content: "{{ careless_password }}\\n{{ extra_password | default('') }}\\n"
