@@ -21,6 +21,8 @@ SECRET_NAME = re.compile(r"passw(?:or)?d|(?:^|_)pass$|passphrase|secret|token|cr
 NO_SECRET_NAME = re.compile(r"_(?:file|files|path|dir|directory|seconds|length|user|name|encryption|method)$", re.IGNORECASE)
 # What is shorter cannot be masked without destroying the text around it.
 LEAST_LENGTH = 4
+# How ansible-inventory writes a value that is no template whatever it holds.
+UNSAFE = "__ansible_unsafe"
 
 
 def secrets_of(name: str, value: t.Any, secret: bool = False) -> t.Iterator[str]:
@@ -37,7 +39,7 @@ def secrets_of(name: str, value: t.Any, secret: bool = False) -> t.Iterator[str]
             yield from secrets_of("", inner, secret)
     elif secret and value is not None and not isinstance(value, bool):
         text = str(value)
-        if "{{" not in text:
+        if name == UNSAFE or "{{" not in text:
             yield text
 
 

@@ -54,7 +54,10 @@ def play(job: Job, scratch: Path, on_event: t.Callable[[dict[str, t.Any]], None]
     :param on_event: called with each event
     :param kill_now: asked four times a second; when it says yes, the playbook's processes are killed
     """
-    import ansible_runner
+    try:
+        import ansible_runner
+    except ImportError:
+        return Ending(None, "ansible-runner is not installed beside the runner: install it, or run `make setup` in a checkout.")
 
     def handle(event: dict[str, t.Any]) -> bool:
         on_event(event)

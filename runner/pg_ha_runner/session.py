@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 import typing as t
@@ -27,6 +29,7 @@ from .tracker import Tracker, step_words
 
 # How long after an interrupt a cutover that decides by itself is waited for, at most.
 PATIENCE_SECONDS = 30.0
+SCRATCH = "pg-ha-"
 HEADLINES = {
     Exit.DONE: "Done",
     Exit.FAILED: "Failed",
@@ -130,13 +133,13 @@ class Session:
         finished = ending.code == 0 and tracker.recap is not None
         return Run(tracker, ending, stopper.wanted and not finished)
 
-    def look(self) -> Found:
+    def look(self, display: Display | None = None) -> Found:
         """Where the migration stands, by playbook ``status``. A signal ends it."""
         try:
             plays = verbs.plays_of(verbs.find_playbook(verbs.STATUS))
         except Stop as stop:
             return Found(None, [stop.message])
-        done = self.run(verbs.STATUS, plays, Nowhere())
+        done = self.run(verbs.STATUS, plays, display or Nowhere())
         if done.stopped:
             return Found(None, ["the state was not read, because that was interrupted too; `pg-ha status` reads it."])
         return found_of(done.tracker.status, judge(done.tracker, done.ending, check=False))
@@ -156,11 +159,21 @@ class Session:
 
 @contextlib.contextmanager
 def scratch() -> t.Iterator[Path]:
-    """A private folder in memory where the system has one; gone at the end."""
+    """A private folder in memory where the system has one; gone at the end. What a run that was killed has left is removed by the next one."""
     memory = os.environ.get("XDG_RUNTIME_DIR") or "/dev/shm"
-    folder = Path(tempfile.mkdtemp(prefix="pg-ha-", dir=memory if os.access(memory, os.W_OK | os.X_OK) else None))
+    parent = Path(memory if os.access(memory, os.W_OK | os.X_OK) else tempfile.gettempdir())
+    for left in parent.glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError):
+            # Its owner holds the lock as long as it lives.
+            if left.stat().st_uid == os.geteuid() and not left.is_symlink():
+                with open(left / "lock", encoding="utf-8") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=parent))
     try:
-        yield folder
+        with open(folder / "lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -215,7 +228,9 @@ def run_status(options: Options, run_play: Play = play) -> Exit:
     with Interrupts() as interrupts, scratch() as folder:
         session = Session(options, folder, interrupts, run_play)
         display = Careful(choose(session.masker, plays, options.as_json, plain=True))
-        found = session.look()
+        if sys.stderr.isatty():
+            print("Asking the mover ...", file=sys.stderr, flush=True)
+        found = session.look(display if options.verbose else None)
         if interrupts.count:
             raise Stop(Exit.INTERRUPTED, "Interrupted; nothing was changed.")
         result = {"verb": "status", "outcome": found.code.name.lower(), "exit_code": int(found.code), "status": found.status, "unknown": found.problems}

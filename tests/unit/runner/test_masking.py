@@ -27,6 +27,7 @@ from pg_ha_runner.masking import MASK, Masker, secrets_of, spellings
         ("pg_ha_vault_password_file", "/etc/vault", []),
         ("password_encryption", "scram-sha-256", []),
         ("patroni_password", "{{ lookup('env', 'X') }}", []),
+        ("patroni_password", {"__ansible_unsafe": "a{{b}}c"}, ["a{{b}}c"]),
         ("token_ttl_seconds", 30, []),
         ("password", None, []),
         ("use_password", True, []),

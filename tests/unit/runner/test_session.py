@@ -193,6 +193,18 @@ def test_the_stopper_asks_again_and_kills_at_last(monkeypatch: pytest.MonkeyPatc
     assert interrupts.Stopper(signals, said.append).wanted is False
 
 
+def test_what_a_killed_run_has_left_is_removed_by_the_next_one_and_a_living_one_is_not(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    killed = tmp_path / "pg-ha-killed"
+    killed.mkdir()
+    (killed / "lock").touch()
+    (killed / "command").write_text("secret")
+    (tmp_path / "other").mkdir()
+    with session.scratch() as mine, session.scratch() as second:
+        assert not killed.exists() and mine.is_dir() and second.is_dir() and stat.S_IMODE(mine.stat().st_mode) == 0o700
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
 def test_signals_are_given_back() -> None:
     before = [signal.getsignal(number) for number in interrupts.SIGNALS]
     with interrupts.Interrupts() as signals:
