@@ -42,7 +42,7 @@ class RunFolder:
         _prune(parent, max(keep, 1))
 
     def _open(self, name: str) -> t.TextIO:
-        return open(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8", buffering=1)
+        return open(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8", errors="backslashreplace", buffering=1)
 
     def keep(self, output: str, events: list[dict[str, t.Any]]) -> None:
         """Add Ansible's output and what was seen in it. A disk that is full must not break off a cutover: it is noted in ``problem``."""
@@ -51,8 +51,8 @@ class RunFolder:
                 self._output.write(self._masker.text(output) + "\n")
             for event in events:
                 self._events.write(json.dumps(self._masker.data(event)) + "\n")
-        except OSError as error:
-            self.problem = f"The record of this run is not complete: {error.strerror}."
+        except (OSError, ValueError) as error:
+            self.problem = f"The record of this run is not complete: {error}."
 
     def result(self, result: dict[str, t.Any]) -> None:
         """Write how it ended; a reader sees the whole file or none."""
@@ -62,8 +62,8 @@ class RunFolder:
                 json.dump(self._masker.data(result), handle, indent=2)
                 handle.write("\n")
             new.replace(self.path / "run.json")
-        except OSError as error:
-            self.problem = f"The record of this run is not complete: {error.strerror}."
+        except (OSError, ValueError) as error:
+            self.problem = f"The record of this run is not complete: {error}."
 
     def close(self) -> None:
         """Nothing more is added."""

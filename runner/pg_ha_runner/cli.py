@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -221,4 +222,8 @@ def completion(shell: str) -> None:
 
 def main() -> None:
     """Entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that lacks a character is no reason to show nothing.
+            stream.reconfigure(errors="backslashreplace")
     cli(prog_name="pg-ha", complete_var="_PG_HA_COMPLETE")

@@ -191,13 +191,11 @@ class Terminal:
         self._console = console or Console(highlight=False)
         self._began = clock()
         self._live: Live | None = None
-        self._failed = False
 
     def notice(self, notice: Notice, tracker: Tracker) -> None:
         if notice.kind == "message":
             self._print(Text(notice.data["message"]))
         elif notice.kind == "failure":
-            self._failed = True
             self._print(Text(f"{notice.data['step']} on {notice.data['host']}: {notice.data['message']}", style="red"))
         self.tick(tracker)
 
@@ -244,7 +242,7 @@ class Terminal:
                 continue
             running = phase.ended is None
             took = duration((now_ if running else phase.ended or now_) - phase.began)
-            broken = (self._failed or ended) and phase is tracker.phases[-1] and (running or self._failed)
+            broken = tracker.broken and phase is tracker.phases[-1] and (ended or not running)
             mark = Text("✗", style="red") if broken else Text("▸", style="cyan") if running else Text("✓", style="green")
             step = self._masker.text(tracker_step(tracker)) if running and not ended else ""
             table.add_row(mark, Text(title, style="bold" if running else ""), took, Text(step))

@@ -115,6 +115,8 @@ def _judge_success(tracker: Tracker, check: bool) -> Verdict:
         lines = [f"{gate.get('gate', '')}: {gate.get('message', '')}; {gate.get('remedy', '')}.".replace(" ;", ";") for gate in tracker.failed_gates]
         # What was only predicted before cannot make a gate hold: a prediction refuses nothing.
         return Verdict(Exit.DONE if check else Exit.REFUSED, [f"The cutover would be refused now, {len(lines)} gate(s) do not hold.", *lines])
+    if tracker.serves == "source" and not check:
+        return Verdict(Exit.DONE, ["Every gate holds, and the source still serves: `pg-ha cut-over --approve` moves the clients."])
     return Verdict(Exit.DONE)
 
 

@@ -131,6 +131,11 @@ class Tracker:
         if self.phases and self.phases[-1].ended is None:
             self.phases[-1].ended = now
 
+    @property
+    def broken(self) -> bool:
+        """Whether a host failed or was lost, so far as the recap says; without one it broke off."""
+        return self.recap is None or any(self.recap[key] for key in ("failures", "dark"))
+
     def changed(self) -> int:
         """Tasks that changed something, over all hosts."""
         return sum((self.recap or {}).get("changed", {}).values())

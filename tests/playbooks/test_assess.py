@@ -98,3 +98,23 @@ def test_7_status_reads_journal_and_real_state_and_names_what_is_unknown(world: 
     done = world.play("status.yml")
     assert done.code == 2 and "The journal cannot be read" in done.output, done.output
     world.sql("DROP SCHEMA ha_migration CASCADE; ALTER SCHEMA gone RENAME TO ha_migration")
+
+
+def test_8_pg_ha_runs_the_same_playbooks_and_keeps_no_password(world: World) -> None:
+    def pg_ha(*arguments: str) -> tuple[int, str]:
+        command = [str(pathlib.Path(sys.executable).with_name("pg-ha")), *arguments, "-i", str(world.folder / "inventory.yml")]
+        environment = {**os.environ, "ANSIBLE_ROLES_PATH": str(ROOT / "tests" / "playbooks" / "roles"), "PG_HA_RUNS_DIR": str(world.folder / "runs")}
+        done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False, timeout=240)
+        return done.returncode, done.stdout + done.stderr
+
+    code, output = pg_ha("assess", "-vvv")
+    assert code == 0 and "The assessment before it stands" in output and "Done: assess" in output, output
+    refused, second = pg_ha("assess", "--repeat", "assess")
+    assert refused == 3 and "blockers stand in the way" in second, second
+    code, third = pg_ha("status", "--json")
+    status = json.loads(third.splitlines()[-1])
+    assert (code, status["outcome"], status["status"]["serves"], status["unknown"]) == (0, "done", "source", []), third
+    kept = [path for path in (world.folder / "runs").rglob("*") if path.is_file()]
+    assert len(kept) == 6
+    for text in (output, second, third, *(path.read_text() for path in kept)):
+        assert PASSWORD not in text and json.dumps(PASSWORD)[1:-1] not in text and r"a\:b" not in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pg_ha_runner.masking import MASK, Masker, secrets_of, spellings
 
@@ -46,6 +46,7 @@ def test_every_spelling_is_masked(secret: str) -> None:
     assert masker.data({secret: [secret, 1, None, {"a": f"x{secret}"}]}) == {MASK: [MASK, 1, None, {"a": f"x{MASK}"}]}
 
 
+@settings(deadline=None)
 @given(st.text(min_size=4, max_size=40), st.text(max_size=40), st.text(max_size=40))
 def test_a_secret_does_not_come_through_in_any_text(secret: str, before: str, after: str) -> None:
     if len(secret.strip()) == len(secret):

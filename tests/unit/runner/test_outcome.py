@@ -91,6 +91,12 @@ def test_gates_that_do_not_hold_are_a_refusal_but_not_of_a_prediction() -> None:
     assert predicted.code is Exit.DONE and predicted.sentences == refused.sentences
 
 
+def test_gates_that_hold_without_consent_are_done_and_say_that_the_source_still_serves() -> None:
+    verdict = judged([*CUTTING, result("cutover", serves="source", failed_gates=[]), RECAP], Ending(0))
+    assert verdict.code is Exit.DONE and "the source still serves" in verdict.sentences[0]
+    assert judged([*CUTTING, result("cutover", serves="target", failed_gates=[]), RECAP], Ending(0)).sentences == []
+
+
 def test_events_that_could_not_be_read_are_no_success() -> None:
     tracker = Tracker(recap={}, tasks=1, internal_error="KeyError: 'x'")
     tracker.take(RECAP, 0.0)
