@@ -189,10 +189,10 @@ def run_verb(verb: verbs.Verb, options: Options, run_play: Play = play) -> Exit:
         session = Session(options, folder, interrupts, run_play)
         display = Careful(choose(session.masker, plays, options.as_json, options.plain))
         asked = {"verb": verb.name, "began_at": now(), "check": options.check, "extra_variables": sorted(session.variables)}
-        record = RunFolder(options.runs_directory, verb.name, options.keep, session.masker)
-        record.result({**asked, "outcome": "running"})
         if interrupts.count:
             raise Stop(Exit.INTERRUPTED, "Interrupted before anything was begun.")
+        record = RunFolder(options.runs_directory, verb.name, options.keep, session.masker)
+        record.result({**asked, "outcome": "running"})
         began = time.monotonic()
         done = session.run(verb, plays, display, record)
         phase, step = done.tracker.current or "", step_words(done.tracker.task)

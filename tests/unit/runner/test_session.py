@@ -96,6 +96,17 @@ def test_a_signal_after_the_recap_does_not_unmake_what_is_done(place: pathlib.Pa
     assert session.run_verb(verb("assess"), options(place), run_play) is Exit.DONE
 
 
+def test_a_signal_before_the_playbook_begins_nothing(place: pathlib.Path, fake_play: FakePlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_inventories: t.Any) -> dict[str, t.Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {}
+
+    monkeypatch.setattr(inventory, "read", read)
+    with pytest.raises(Stop, match="before anything was begun") as stopped:
+        session.run_verb(verb("assess"), options(place), fake_play)
+    assert stopped.value.code is Exit.INTERRUPTED and not fake_play.jobs and not (place / ".pg_ha").exists()
+
+
 def test_a_cutover_that_is_open_after_an_interrupt_is_given_its_budget(place: pathlib.Path, fake_play: FakePlay, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = {**STANDS, "attempt": {"state": "open", "budget_ms": 50}}
     fake_play.events["cut_over"] = [play("Play cut_over"), task("Section | Go", "cutover"), lambda: os.kill(os.getpid(), signal.SIGINT), RECAP]
