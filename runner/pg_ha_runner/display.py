@@ -251,12 +251,12 @@ class Terminal:
             progress = tracker.progress(now_)
             done = share(progress)
             if done is not None:
-                bar = Table.grid(padding=(0, 1))
-                bar.add_column(width=1)
-                bar.add_column(width=40)
-                bar.add_column()
-                bar.add_row("", ProgressBar(total=1.0, completed=done, width=40), f"{done:4.0%}")
-                parts.append(bar)
+                meter = Table.grid(padding=(0, 1))
+                meter.add_column(width=1)
+                meter.add_column(width=40)
+                meter.add_column()
+                meter.add_row("", ProgressBar(total=1.0, completed=done, width=40), f"{done:4.0%}")
+                parts.append(meter)
             parts += [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in numbers(progress)]
         parts.append(Text(f"  elapsed {duration(now_ - self._began)}", style="dim"))
         return Group(*parts)

@@ -222,8 +222,8 @@ def action_of(data: dict[str, t.Any]) -> str:
 
 def step_words(task: str) -> str:
     """A task's name in words: ``Copy | Watch the copy`` is ``Copy: watch the copy``."""
-    part, bar, rest = task.partition(" | ")
-    return f"{part}: {rest[:1].lower()}{rest[1:]}" if bar else task
+    part, separator, rest = task.partition(" | ")
+    return f"{part}: {rest[:1].lower()}{rest[1:]}" if separator else task
 
 
 def _explain(result: dict[str, t.Any]) -> str:

@@ -138,7 +138,8 @@ def _describe_phase(phase: dict[str, t.Any], status: dict[str, t.Any]) -> str:
     if state == "running":
         idle = "" if _works(phase["phase"], status) else ", and nobody works on it: run it again to go on"
         return f"  {name:14}running since {phase['started_at']}{idle}"
-    return f"  {name:14}{state}{f' at {at}' if (at := phase['finished_at']) else ''}{f': {why}' if (why := phase['reason']) else ''}"
+    at, why = phase["finished_at"], phase["reason"]
+    return f"  {name:14}{state}" + (f" at {at}" if at else "") + (f": {why}" if why else "")
 
 
 def _works(phase: str, status: dict[str, t.Any]) -> bool:
