@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pathlib
 import shutil
-import typing as t
+import subprocess
+import sys
 
-if t.TYPE_CHECKING:
-    from .conftest import World
+from tests.playbooks.conftest import PASSWORD, ROOT, World
 
 
 def test_1_check_mode_on_a_fresh_inventory_looks_and_writes_nothing(world: World) -> None:
