@@ -167,6 +167,10 @@ actions:
   type: list
   elements: str
   returned: success
+run:
+  description: The O(run) of the attempt that led to the serving side, which may be that of an earlier, interrupted task. None when nothing was decided yet.
+  type: str
+  returned: success
 evidence:
   description:
     - What was measured of the attempt that led to the serving side. Epoch, C(steps) (name and ms), C(critical_section_ms) (first PAUSE to last pooler served),

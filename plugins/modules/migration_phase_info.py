@@ -103,6 +103,12 @@ phase:
     finished_at:
       description: When it ended, ISO 8601 UTC; null while it runs.
       type: str
+    serves:
+      description:
+        - The side that serves the application by the decisions that the target knows. The journal is written after the fact, so that an interrupted
+          cutover has moved the application while its phase is still V(running).
+        - Null when the target could not be asked.
+      type: str
     problem:
       description: Why the target could not be asked; only with the state V(unknown).
       type: str
@@ -113,7 +119,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, journal
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
 
@@ -131,12 +137,12 @@ def argument_spec() -> dict[str, t.Any]:
     }
 
 
-def read(params: dict[str, t.Any]) -> tuple[journal.PhaseRecord, str]:
-    """The record, and why the target could not be asked ("" when it could)."""
+def read(params: dict[str, t.Any]) -> tuple[journal.PhaseRecord, str | None, str]:
+    """The record, the side that serves, and why the target could not be asked ("" when it could)."""
     record = journal.PhaseRecord(params["migration"], params["phase"])
     if not params["target_required"] and not journal.has_service(params["service_file"], params["service"]):
         problem = f"the service file {params['service_file']} has no service {params['service']!r} yet"
-        return journal.PhaseRecord(params["migration"], params["phase"], state=journal.UNKNOWN), problem
+        return journal.PhaseRecord(params["migration"], params["phase"], state=journal.UNKNOWN), None, problem
     try:
         connection = journal.connect_journal(
             params["service_file"], params["service"], "pg_ha migration_phase_info", params["connect_timeout_seconds"], params["maintenance_database"]
@@ -144,24 +150,27 @@ def read(params: dict[str, t.Any]) -> tuple[journal.PhaseRecord, str]:
     except ClientError as error:
         if params["target_required"]:
             raise
-        return journal.PhaseRecord(params["migration"], params["phase"], state=journal.UNKNOWN), error.message
+        return journal.PhaseRecord(params["migration"], params["phase"], state=journal.UNKNOWN), None, error.message
+    serves = decision.plan_serving()
     if connection is not None:
         try:
             record = journal.read_phase(connection, params["migration"], params["phase"])
+            serves = decision.plan_serving(decision.read_history(connection, "target"))
         finally:
             connection.close()
-    return record, ""
+    return record, serves, ""
 
 
 def run(params: dict[str, t.Any]) -> Outcome:
     """Read the record and say whether the phase is due."""
-    record, problem = read(params)
+    record, serves, problem = read(params)
     because = journal.why_due(record, params["inputs"], params["repeat"])
     phase = {
         **record.as_dict(),
         "inputs_match": params["inputs"] is None or record.inputs == params["inputs"],
         "due": bool(because),
         "due_because": because,
+        "serves": serves,
     }
     if problem:
         phase["problem"] = problem

@@ -89,7 +89,7 @@ def test_6_a_target_that_is_there_is_asked_and_after_the_cutover_the_assessment_
     )
     done = world.play("assess.yml")
     assert (done.code, done.changed) == (0, 0), done.output
-    assert "The assessment before it stands" in done.output
+    assert "The assessment before the cutover stands" in done.output
     assert world.play("assess.yml", "-e", '{"pg_ha_repeat": ["assess"]}', *accepted).code == 2
 
 
@@ -111,7 +111,7 @@ def test_8_pg_ha_runs_the_same_playbooks_and_keeps_no_password(world: World) -> 
         return done.returncode, done.stdout + done.stderr
 
     code, output = pg_ha("assess", "-vvv")
-    assert code == 0 and "The assessment before it stands" in output and "Done: assess" in output, output
+    assert code == 0 and "The assessment before the cutover stands" in output and "Done: assess" in output, output
     refused, second = pg_ha("assess", "--repeat", "assess")
     assert refused == 3 and "blockers stand in the way" in second, second
     code, third = pg_ha("status", "--json")

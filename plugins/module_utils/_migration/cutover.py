@@ -210,6 +210,11 @@ class Cutover:
             time.sleep(0.01)
 
 
+def _attempt(last: dict[str, t.Any] | None) -> dict[str, t.Any]:
+    """Who ran the attempt that led to the serving side, and what was measured of it; an earlier run of the playbook may have been interrupted in it."""
+    return {"run": last["run"] if last else None, "evidence": last["evidence"] if last else None}
+
+
 def with_age(evidence: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
     """Evidence of the comparison with ``age_seconds``."""
     if evidence is None:
@@ -245,12 +250,12 @@ def cut_over(
     failed: list[dict[str, str]] = []
     if opened is None and before == work.serves:
         last = decision.read_last_epoch(work.here)
-        return Outcome(False, {"serves": before, "failed_gates": [], "actions": [], "evidence": last["evidence"] if last else None})
+        return Outcome(False, {"serves": before, "failed_gates": [], "actions": [], **_attempt(last)})
     if check_mode or params["only_gates"]:
         failed = work.failed_gates() if opened is None else []
         return Outcome(
             changed=check_mode and not failed,
-            result={"serves": before, "failed_gates": failed, "actions": [], "evidence": None},
+            result={"serves": before, "failed_gates": failed, "actions": [], **_attempt(None)},
             before={"serves": before},
             after={"serves": before if failed else params["serves"]},
         )
@@ -259,7 +264,7 @@ def cut_over(
     last = decision.read_last_epoch(work.here)
     return Outcome(
         changed=True,
-        result={"serves": work.serves, "failed_gates": failed, "actions": work.actions, "evidence": last["evidence"] if last else None},
+        result={"serves": work.serves, "failed_gates": failed, "actions": work.actions, **_attempt(last)},
         before={"serves": before},
         after={"serves": work.serves},
     )

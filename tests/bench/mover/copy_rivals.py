@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The initial copy against what people would use instead. Runs on the mover, between two servers of its own; prints JSON.
 
     copy_rivals.py --megabytes N --rounds N

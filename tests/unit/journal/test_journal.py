@@ -10,7 +10,7 @@ import typing as t
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, journal, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.modules import migration_phase, migration_phase_info
 
@@ -123,6 +123,14 @@ def test_from_no_database_to_a_finished_phase(postgresql_server: t.Any, service_
     assert info(service_file, inputs="other")["inputs_match"] is False
     assert info(service_file, inputs="abc", repeat=["verify"])["due"] is True
     assert info(service_file, phase="replicate")["state"] == "absent"
+
+    # A cutover that was interrupted after its decision: the journal does not say it yet.
+    assert info(service_file, phase="cut_over")["serves"] == "source"
+    target = client.connect(service_file, "target", application_name="test")
+    decision.announce(target, 1, "target")
+    target.close()
+    moved = info(service_file, phase="cut_over")
+    assert (moved["state"], moved["serves"]) == ("absent", "target")
 
 
 def test_a_target_that_cannot_be_reached_is_an_error_and_never_absent(service_file: str) -> None:
