@@ -12,6 +12,7 @@ import pathlib
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -240,3 +241,13 @@ def world() -> t.Iterator[World]:
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_at_a_terminal() -> t.Iterator[None]:
+    """Who starts tests in the background may have SIGINT and SIGHUP ignored; processes that tests start would inherit that."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

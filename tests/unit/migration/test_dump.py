@@ -158,6 +158,7 @@ def recorded(outcome, evidence):
         "__cutover_run": "2027-01-01T00:00:00Z",
         "__cutover_section": {"serves": outcome.result["serves"], "evidence": evidence},
         "__cutover_ledger": {"verdict": verdict},
+        "__cutover_seen": {"probe": {"running": False}},
     }
     return made_by("cutover", "section.yml: Section | Record what was measured", variables)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import signal
 import typing as t
 
 import pytest
@@ -78,3 +79,13 @@ def place(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pa
     monkeypatch.setattr(inventory, "read", lambda inventories: listing)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_at_a_terminal() -> t.Iterator[None]:
+    """Who starts tests in the background may have SIGINT and SIGHUP ignored; processes that tests start would inherit that."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
