@@ -22,6 +22,7 @@ author:
   - the freight.pg_ha authors (@freight)
 extends_documentation_fragment:
   - freight.pg_ha.postgresql
+  - freight.pg_ha.endpoints
   - freight.pg_ha.attributes
 attributes:
   check_mode:
@@ -50,32 +51,6 @@ options:
     type: list
     elements: str
     required: true
-  source_endpoint:
-    description: Host and port that poolers show while the source serves.
-    type: dict
-    required: true
-    suboptions:
-      host:
-        description: Host.
-        type: str
-        required: true
-      port:
-        description: Port.
-        type: int
-        required: true
-  target_endpoint:
-    description: Host and port that poolers show while the target serves.
-    type: dict
-    required: true
-    suboptions:
-      host:
-        description: Host.
-        type: str
-        required: true
-      port:
-        description: Port.
-        type: int
-        required: true
   application_roles:
     description:
       - Roles that applications log in with. They lose LOGIN on the side that is left.

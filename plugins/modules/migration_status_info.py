@@ -16,6 +16,7 @@ author:
   - the freight.pg_ha authors (@freight)
 extends_documentation_fragment:
   - freight.pg_ha.postgresql
+  - freight.pg_ha.endpoints
   - freight.pg_ha.attributes
 attributes:
   check_mode:
@@ -38,32 +39,6 @@ options:
     type: list
     elements: str
     default: []
-  source_endpoint:
-    description: Host and port that poolers show while the source serves.
-    type: dict
-    required: true
-    suboptions:
-      host:
-        description: Host.
-        type: str
-        required: true
-      port:
-        description: Port.
-        type: int
-        required: true
-  target_endpoint:
-    description: Host and port that poolers show while the target serves.
-    type: dict
-    required: true
-    suboptions:
-      host:
-        description: Host.
-        type: str
-        required: true
-      port:
-        description: Port.
-        type: int
-        required: true
   exported:
     description:
       - Evidence that the controller has of phases that run before there is a journal, by phase. Its C(outcome), C(started_at) and

@@ -214,7 +214,8 @@ class DeadMan:
     def _catch_up(self) -> None:
         """Finish an attempt in whose midst an earlier process of ours died: it had laid the link, and clients may still be held.
 
-        Only the side that the attempt leaves knows it; where that cannot be asked any more, the side that the link names lets in whom it may.
+        Only the side that the attempt leaves knows it. Where the side that the link does not name cannot be asked, the named side lets in
+        whom it may, unless an attempt leaves that one: clients are held for it, and the loop guards it.
         """
         here = self.pooler.placed_side()
         leaves = decision.other(here)
@@ -224,7 +225,17 @@ class DeadMan:
                 self.guard(attempt)
         except PgHaError as error:
             self.log(error.message)
-            self._serve_undecided(here)
+            if not self._is_left(here):
+                self._serve_undecided(here)
+
+    def _is_left(self, side: str) -> bool:
+        """Whether an open attempt leaves this side; a side that does not answer has told us of none."""
+        try:
+            attempt = self.sides[side].ask(decision.read_open_epoch)
+        except PgHaError as error:
+            self.log(error.message)
+            return False
+        return attempt is not None and attempt["leaves"] == side
 
     def guard(self, attempt: dict[str, t.Any]) -> None:
         """Arm for one attempt and stay until its pooler serves the decided side.

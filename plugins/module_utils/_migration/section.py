@@ -169,7 +169,7 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
         f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; {guards.for_each_table(watch.undiverted, EXPLAIN_PROOF)}; ROLLBACK",
     )
     last_look(sessions, watch)
-    sequences.plan_sequences(sequences.read_sequences(sessions.control), sequences.read_sequences(sessions.ahead))
+    sequences.plan_sequences(*sequences.read_both(sessions.control, sessions.ahead))
     table = schema.announcement_table(attempt.serves)
     client.query(sessions.control, f"INSERT INTO {table} (id, epoch) VALUES (%s, %s)", (f"warm-{attempt.epoch}", attempt.epoch))
     decision.read_acknowledged(sessions.control, attempt.epoch, "armed")

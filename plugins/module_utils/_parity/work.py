@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 
 from .._core.errors import ClientError, GateError, PgHaError
 from .._core.waiting import SYSTEM_CLOCK, Clock
-from .._postgresql import client
-from . import fingerprint, plan, sequences, snapshot, tables
+from .._postgresql import client, sequences
+from . import fingerprint, plan, snapshot, tables
 from .model import SIDES, SOURCE, TARGET, Chunk, Sum, Table, Tally
-from .names import LOCK_CLASS, LOCK_COPY, LOCK_CUTOVER
+from .names import LOCK_CLASS, LOCK_COPY, LOCK_CUTOVER, SCHEMA
 from .progress import INTERVAL_SECONDS
 
 if t.TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Comparison:
                 raise GateError(f"Tables {', '.join(gone)} were dropped while they were compared: run again.")
 
         self._step("reading sequences")
-        values = {side: sequences.read_sequences(main[side]) for side in SIDES}
+        values = {side: sequences.read_sequences(main[side], SCHEMA) for side in SIDES}
         behind = sequences.sequences_behind(values[SOURCE], values[TARGET])
         if not self.options.following:
             mismatches += [{"object": f"sequence {name}", "problem": "is behind the source's on the target"} for name in behind]

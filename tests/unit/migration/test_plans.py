@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, roles, schema, section, sequences
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import scram
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.sequences import Sequence
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_the_newest_epoch_says_who_serves(histories, serves):
 
 
 def sequence(last, *, low=1, high=2**63 - 1, step=1, cycle=False):
-    return {"last_value": last, "min_value": low, "max_value": high, "increment_by": step, "cycle": cycle}
+    return Sequence("s", last, 1, step, low, high, cycle)
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,31 @@ def test_a_dead_man_that_died_while_clients_were_held_goes_on_when_it_starts_aga
     assert decision.is_announced(run.ahead, 1, "target"), "clients were let go on before the side was opened"
 
 
+@pytest.mark.parametrize(
+    ("placed", "lost", "attempt", "held"),
+    [
+        ("source", ["target"], True, True),
+        ("source", ["target"], False, False),
+        ("source", ["source", "target"], True, False),
+        ("target", ["source"], True, False),
+    ],
+    ids=["an attempt leaves the named side", "no attempt", "nobody answers", "the link was laid already"],
+)
+def test_a_dead_man_that_starts_while_a_side_is_lost_lets_clients_go_on_unless_an_attempt_holds_them(sides, tmp_path, monkeypatch, placed, lost, attempt, held):
+    run = Run(sides, tmp_path)
+    if attempt:
+        decision.open_epoch(run.here, 1, "test", "source", 1000)
+    run.pooler.paused, run.pooler.side = True, placed
+
+    def lose(question, *arguments):
+        raise ClientError("The side is lost.")
+
+    for side in lost:
+        monkeypatch.setattr(run.dead_man.sides[side], "ask", lose)
+    run.dead_man._catch_up()
+    assert run.pooler.paused is held and run.pooler.side == placed
+
+
 def test_who_comes_second_reads_what_the_first_decided(sides, tmp_path):
     run = Run(sides, tmp_path)
     decision.open_epoch(run.here, 1, "test", "source", 1000)

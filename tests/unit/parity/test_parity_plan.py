@@ -15,7 +15,6 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration import sc
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import names, plan, work
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.model import Chunk, Key, Table
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.progress import ProgressFile, read_progress
-from ansible_collections.freight.pg_ha.plugins.module_utils._parity.sequences import Sequence, is_behind, sequences_behind
 
 ID = Key("id", "bigint", True)
 
@@ -116,28 +115,6 @@ def test_large_objects_that_differ_are_named() -> None:
         ("oid=4", "not on the source"),
     ]
     assert work.compare_large_objects({}, {}) is None
-
-
-def sequence(last: int | None, increment: int = 1, cycle: bool = False) -> Sequence:
-    """A sequence."""
-    return Sequence("public.s", last, 1, increment, -100, 100, cycle)
-
-
-@pytest.mark.parametrize(
-    ("here", "there", "behind"),
-    [
-        (sequence(5), sequence(5), False),
-        (sequence(5), sequence(4), True),
-        (sequence(5), sequence(None), True),
-        (sequence(None), sequence(None), False),
-        (sequence(-5, -1), sequence(-4, -1), True),
-        (sequence(-5, -1), sequence(-6, -1), False),
-        (sequence(5, cycle=True), sequence(6, cycle=True), True),
-    ],
-)
-def test_sequences_are_compared_in_their_direction(here: Sequence, there: Sequence, behind: bool) -> None:
-    assert is_behind(here, there) is behind
-    assert sequences_behind({"public.s": here}, {}) == ["public.s"]
 
 
 def test_a_writer_that_died_is_lost(tmp_path: pathlib.Path) -> None:
