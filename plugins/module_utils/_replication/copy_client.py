@@ -21,7 +21,7 @@ from .._core.errors import ClientError
 from .._postgresql import client
 from . import own
 from .copy_plan import slot_statement
-from .model import Column, Settings, Table
+from .model import Column, RestoreFacts, Settings, Table
 from .names import identifier, literal, relation
 
 if t.TYPE_CHECKING:
@@ -159,15 +159,20 @@ def read_containers(connection: Connection) -> dict[str, t.Any]:
     }
 
 
-def read_restore_facts(connection: Connection) -> tuple[set[tuple[int, int]], dict[tuple[int, int], int]]:
-    """Of the source: (catalog, OID) of our guard triggers, and the table of every index and index-backed constraint."""
+def read_restore_facts(connection: Connection) -> RestoreFacts:
+    """What has to be known of the source to restore a dump's entries in a good order. Only btree, hash and brin indexes are built quickly."""
     guards = client.query(connection, "SELECT 2620 AS catalog, oid::bigint AS oid FROM pg_trigger WHERE tgname = %s", (own.GUARD_TRIGGER,))
-    owners = client.query(
+    indexes = client.query(
         connection,
-        "SELECT 1259 AS catalog, i.indexrelid::bigint AS oid, i.indrelid::bigint AS relid FROM pg_index i "
-        "UNION ALL SELECT 2606, oid::bigint, conrelid::bigint FROM pg_constraint WHERE contype IN ('p', 'u', 'x') AND conrelid <> 0",
+        "SELECT 1259 AS catalog, i.indexrelid::bigint AS oid, i.indrelid::bigint AS relid, a.amname NOT IN ('btree', 'hash', 'brin') AS slow "
+        "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+        "UNION ALL SELECT 2606, oid::bigint, conrelid::bigint, false FROM pg_constraint WHERE contype IN ('p', 'u', 'x') AND conrelid <> 0",
     )
-    return {(row["catalog"], row["oid"]) for row in guards}, {(row["catalog"], row["oid"]): row["relid"] for row in owners}
+    return RestoreFacts(
+        unwanted={(row["catalog"], row["oid"]) for row in guards},
+        tables={(row["catalog"], row["oid"]): row["relid"] for row in indexes},
+        slow_indexes={row["oid"] for row in indexes if row["slow"]},
+    )
 
 
 def read_sequences(connection: Connection) -> list[dict[str, t.Any]]:

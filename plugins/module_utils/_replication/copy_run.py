@@ -23,7 +23,7 @@ from .._core.errors import ClientError, GateError, PgHaError, PlanError
 from .._core.outcome import Outcome
 from .._postgresql import client, private
 from . import copy_client, copy_plan, link_client, own, toc
-from .model import Link, Report, Settings, Table
+from .model import Link, Report, RestoreFacts, Settings, Table
 from .names import identifier
 from .pool import Job, run_jobs
 from .programs import Programs
@@ -190,14 +190,14 @@ class _Copy:
             snapshot = self._snapshot(tables, facts["source"]["version"])
         archive = os.path.join(folder, "schema.dump")
         with self._step("schema"):
-            tables, entries, owners = self._schema(archive, snapshot, tables, facts["target"]["superuser"])
+            tables, entries, found = self._schema(archive, snapshot, tables, facts["target"]["superuser"])
         if self.settings.method == "logical":
             with self._step("link"):
                 self._link()
         if self.settings.parts == "all":
             archives = {"schema": archive, "large_objects": os.path.join(folder, "large_objects.dump")}
             with self._step("rows"):
-                restored = self._rows(tables, entries, owners, snapshot, facts, archives)
+                restored = self._rows(tables, entries, found, snapshot, facts, archives)
             if self.keeper is not None:  # lets go of the snapshot
                 self.keeper.close()
                 self.keeper = None
@@ -254,29 +254,29 @@ class _Copy:
         self.keeper = copy_client.open_session(self.settings, self.settings.source)
         return copy_client.open_snapshot(self.keeper)
 
-    def _schema(self, archive: str, snapshot: str, published: list[Table], superuser: bool) -> tuple[list[Table], list[toc.Entry], dict[tuple[int, int], int]]:
+    def _schema(self, archive: str, snapshot: str, published: list[Table], superuser: bool) -> tuple[list[Table], list[toc.Entry], RestoreFacts]:
         """Dump at the snapshot, read the snapshot's tables, restore what comes before rows."""
         self.programs.dump_schema(archive, snapshot, own.SCHEMA)
         reader = copy_client.open_session(self.settings, self.settings.source)
         try:
             copy_client.use_snapshot(reader, snapshot)
             tables, self.report.unlogged, self.report.extension_tables = copy_client.read_tables(reader, own.FORWARD_TABLES)
-            unwanted, owners = copy_client.read_restore_facts(reader)
+            found = copy_client.read_restore_facts(reader)
         finally:
             reader.close()
         if self.settings.method == "logical" and {table.oid for table in tables} != {table.oid for table in published}:
             raise ClientError("Tables were made or dropped on the source while the copy began. Run again, and change no schema until the cutover.")
-        entries = toc.without(self.programs.list_entries(archive), unwanted, extension_comments=superuser)
+        entries = toc.without(self.programs.list_entries(archive), found.unwanted, extension_comments=superuser)
         # One transaction: on the target no table is ever seen without its guard, and roles that may log in there are there already.
         self.programs.restore_at_once(archive, entries, "The schema could not be restored on the target", section="pre-data", then=self.hooks.guards)
         copy_client.write_tables(self.sides.target, [(table.quoted, table.bytes) for table in tables])
-        return tables, entries, owners
+        return tables, entries, found
 
     def _rows(
         self,
         tables: list[Table],
         entries: list[toc.Entry],
-        owners: dict[tuple[int, int], int],
+        found: RestoreFacts,
         snapshot: str,
         facts: dict[str, t.Any],
         archives: dict[str, str],
@@ -287,7 +287,7 @@ class _Copy:
         """
         source = facts["source"]
         same_encoding = source["encoding"] == facts["target"]["encoding"]
-        early = toc.by_table(entries, owners)
+        early = toc.by_table(entries, found.tables)
         restored: set[toc.Entry] = set()
         jobs = [Job(table.bytes, "table", f"Table {table.quoted}", (table, copy_plan.copy_format(table.columns, same_encoding))) for table in tables]
         if source["large_objects"]:
@@ -313,10 +313,10 @@ class _Copy:
                 restored.update(constraints, indexes)
                 if constraints:  # ALTER TABLE locks the table: its other indexes follow
                     return [Job(table.bytes, "restore", f"The constraints of {table.quoted} could not be restored", constraints)]
-                return _index_jobs(table, indexes)
+                return _index_jobs(table, indexes, found.slow_indexes)
             if job.kind == "restore" and job.work[0].catalog == toc.PG_CONSTRAINT:
-                table = next(item for item in tables if item.oid == owners[(job.work[0].catalog, job.work[0].oid)])
-                return _index_jobs(table, early[table.oid][1])
+                table = next(item for item in tables if item.oid == found.tables[(job.work[0].catalog, job.work[0].oid)])
+                return _index_jobs(table, early[table.oid][1], found.slow_indexes)
             return []
 
         run_jobs(jobs, self.settings.jobs, self._runner(snapshot, source["encoding"], archives), started, finished)
@@ -362,6 +362,7 @@ class _Copy:
                 copy_client.drop_publication(self.sides.source)
 
 
-def _index_jobs(table: Table, indexes: list[toc.Entry]) -> list[Job]:
-    """One job per index: several can be built on a table at once."""
-    return [Job(table.bytes // 2, "restore", f"An index of {table.quoted} could not be restored", [entry]) for entry in indexes]
+def _index_jobs(table: Table, indexes: list[toc.Entry], slow: set[int]) -> list[Job]:
+    """One job per index: several can be built on a table at once. What takes longest begins first, so that nobody waits for it alone at the end."""
+    weights = {entry: copy_plan.index_weight(table.bytes, entry.oid in slow) for entry in indexes}
+    return [Job(weights[entry], "restore", f"An index of {table.quoted} could not be restored", [entry]) for entry in indexes]

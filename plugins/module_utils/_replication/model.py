@@ -92,6 +92,20 @@ class Link:
 
 
 @dataclass(frozen=True)
+class RestoreFacts:
+    """What the source's catalogs say of the entries of a dump, which names them by (catalog, OID).
+
+    :param unwanted: our guards' triggers, which are not copied
+    :param tables: of indexes, and of primary key, unique and exclusion constraints, the OID of their table
+    :param slow_indexes: OIDs of indexes that take long for their table's size
+    """
+
+    unwanted: set[tuple[int, int]]
+    tables: dict[tuple[int, int], int]
+    slow_indexes: set[int]
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to copy.
 

@@ -60,7 +60,7 @@ DO $$ BEGIN FOR i IN 1..200 LOOP
 END LOOP; END $$;
 """
 # With their share of the indexes (measured).
-BYTES_PER_ACCOUNT, BYTES_PER_DOCUMENT = 150, 950
+BYTES_PER_ACCOUNT, BYTES_PER_DOCUMENT = 142, 898
 
 
 def as_postgres(*argv: object, text: str | None = None) -> str:

@@ -229,7 +229,7 @@ class Died(BaseException):
 @pytest.mark.parametrize(
     ("moment", "served_by"),
     [
-        *((moment, "source") for moment in ("after arm", "after pause", "after fence", "after marker", "after barrier", "after sequences")),
+        *((moment, "source") for moment in ("after arm", "after pause", "after fence", "after marker", "after sequences", "after arrival", "after barrier")),
         ("after decide", "target"),
     ],
 )

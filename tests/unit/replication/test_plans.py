@@ -285,6 +285,11 @@ def test_binary_only_where_it_is_known_to_be_safe(columns, same_encoding, form):
     assert copy_plan.copy_format(columns, same_encoding) == form
 
 
+def test_a_slow_index_begins_before_any_table_that_is_not_much_larger():
+    assert copy_plan.index_weight(100, slow=True) > copy_plan.index_weight(300, slow=False) and copy_plan.index_weight(100, slow=True) > 300
+    assert copy_plan.index_weight(100, slow=False) < 100
+
+
 def test_copy_statements():
     out, empty, into = copy_plan.copy_statements(table(), "binary")
     assert out == 'COPY "public"."orders" ("id", "we""ird %s; --") TO STDOUT WITH (FORMAT binary)'
