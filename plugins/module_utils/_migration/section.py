@@ -170,8 +170,7 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
     )
     last_look(sessions, watch)
     sequences.plan_sequences(*sequences.read_both(sessions.control, sessions.ahead))
-    table = schema.announcement_table(attempt.serves)
-    client.query(sessions.control, f"INSERT INTO {table} (id, epoch) VALUES (%s, %s)", (f"warm-{attempt.epoch}", attempt.epoch))
+    _write_marker(attempt, sessions, f"warm-{attempt.epoch}")
     decision.read_acknowledged(sessions.control, attempt.epoch, "armed")
     decision.is_announced(sessions.ahead, attempt.epoch, attempt.serves)
     decision.acknowledge(sessions.ahead, MOVER, attempt.epoch, "warm")
@@ -195,11 +194,12 @@ def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: St
 def carry_over_link(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, deadline: float) -> None:
     """The link has brought the rows: it is shown to be drained, and what came over it to be durable."""
     large_objects = Background(lambda: client.query(sessions.canceller, LARGE_OBJECTS_STATE)[0]) if watch.large_objects is not None else None
-    steps.run("marker", lambda: _write_marker(attempt, sessions))
+    marker = f"fence-{attempt.epoch}"
+    steps.run("marker", lambda: _write_marker(attempt, sessions, marker))
     # While the marker travels; the barrier then covers the moved sequences too.
     steps.run("last look", lambda: last_look(sessions, watch))
     steps.run("sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
-    steps.run("arrival", lambda: _await_marker(attempt, sessions, deadline))
+    steps.run("arrival", lambda: _await_marker(attempt, sessions, marker, deadline))
     steps.run("barrier", lambda: barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
     if large_objects is not None:
         steps.run("large objects", lambda: _compare_large_objects(large_objects.result(), watch))
@@ -281,15 +281,15 @@ def last_look(sessions: Sessions, watch: Watch) -> None:
         raise GateError(f"Tables changed since the gates were read: {names}. Bring the schema in step, verify, and cut over again.")
 
 
-def _write_marker(attempt: Attempt, sessions: Sessions) -> None:
-    """A row committed under the fence: once it is seen on the next side, all that came before it was applied there."""
+def _write_marker(attempt: Attempt, sessions: Sessions, marker: str) -> None:
+    """A row of our own, committed: once it is seen on the next side, all that came before it was applied there."""
     table = schema.announcement_table(attempt.serves)
-    client.query(sessions.control, f"INSERT INTO {table} (id, epoch) VALUES (%s, %s)", (f"fence-{attempt.epoch}", attempt.epoch))
+    client.query(sessions.control, f"INSERT INTO {table} (id, epoch) VALUES (%s, %s)", (marker, attempt.epoch))
 
 
-def _await_marker(attempt: Attempt, sessions: Sessions, deadline: float) -> None:
+def _await_marker(attempt: Attempt, sessions: Sessions, marker: str, deadline: float) -> None:
     table = schema.announcement_table(attempt.serves)
-    while not client.query_value(sessions.ahead, f"SELECT EXISTS (SELECT FROM {table} WHERE id = %s)", (f"fence-{attempt.epoch}",)):
+    while not client.query_value(sessions.ahead, f"SELECT EXISTS (SELECT FROM {table} WHERE id = %s)", (marker,)):
         if time.monotonic() > deadline - margin(attempt):
             raise GateError(f"The marker did not reach the {attempt.serves} in time: the link is behind or stands still.")
         time.sleep(0.0005)

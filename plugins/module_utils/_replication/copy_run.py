@@ -364,5 +364,5 @@ class _Copy:
 
 def _index_jobs(table: Table, indexes: list[toc.Entry], slow: set[int]) -> list[Job]:
     """One job per index: several can be built on a table at once. What takes longest begins first, so that nobody waits for it alone at the end."""
-    weights = {entry: copy_plan.index_weight(table.bytes, entry.oid in slow) for entry in indexes}
-    return [Job(weights[entry], "restore", f"An index of {table.quoted} could not be restored", [entry]) for entry in indexes]
+    what = f"An index of {table.quoted} could not be restored"
+    return [Job(copy_plan.index_weight(table.bytes, entry.oid in slow), "restore", what, [entry]) for entry in indexes]
