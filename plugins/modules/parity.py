@@ -57,7 +57,7 @@ options:
     type: int
     default: 500
   lock_timeout_ms:
-    description: Longest wait for one table in milliseconds. Must be less than the source's C(deadlock_timeout).
+    description: Longest wait for one table in milliseconds, come to in steps from 25. Must be less than the source's C(deadlock_timeout).
     type: int
     default: 400
   attempts:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import typing as t
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .._core.errors import ClientError, GateError, WaitTimeout
 from .._core.waiting import Clock, wait_until
@@ -25,6 +25,7 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 POLL_SECONDS = 0.001
+FIRST_LOCK_TIMEOUT_MS = 25
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
 
@@ -34,7 +35,8 @@ class Bounds:
     """How long writers may be held, and how often it is tried.
 
     :param hold_ms: longest hold of one attempt
-    :param lock_timeout_ms: wait for one table; below the server's deadlock_timeout, so that no client is a deadlock's victim
+    :param lock_timeout_ms: longest wait for one table; below the server's deadlock_timeout, so that no client is a deadlock's victim.
+      The first attempt waits 25 ms, each one twice as long as the one before
     :param attempts: how many times
     :param catch_up_seconds: how long to wait until the link has caught up, before anything is locked
     """
@@ -80,8 +82,31 @@ class Snapshots:
     failures: list[str] = field(default_factory=list)
 
 
+# Like LOCK TABLE with all of them, in one message too, but the error names the table that could not be had.
+LOCK_TABLES = """
+BEGIN;
+DO $lock$
+DECLARE
+    wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY %s::text[] LOOP
+        EXECUTE 'LOCK TABLE ONLY ' || wanted || ' IN SHARE ROW EXCLUSIVE MODE';
+    END LOOP;
+EXCEPTION WHEN lock_not_available OR query_canceled OR deadlock_detected THEN
+    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM, TABLE = wanted;
+END $lock$
+"""
+
+
 class HoldBroken(Exception):
-    """An attempt came to its bound; the locks are gone. Says why."""
+    """An attempt came to its bound; the locks are gone. Says why.
+
+    :param table: that could not be had
+    """
+
+    def __init__(self, why: str, table: str | None = None) -> None:
+        super().__init__(why)
+        self.table = table
 
 
 def read_position(connection: Connection) -> Position:
@@ -139,7 +164,7 @@ def take_paired_snapshots(
 
     :param open_session: opens a session on a side, ``open_session("source", settings={...})``
     :param exporters: idle autocommit sessions by side
-    :param tables: quoted names to lock, roots of partitions before their leaves
+    :param tables: quoted names to lock, roots of partitions before their leaves; one that could not be had goes first in the next attempt
     :param run: names the marker rows
     :param report: told what is going on
     :raises WaitTimeout: the link did not catch up
@@ -158,13 +183,16 @@ def take_paired_snapshots(
             began = clock.monotonic()
             report(f"taking the snapshots, attempt {attempt} of {bounds.attempts}")
             try:
-                names, positions, held = _attempt(open_session, marker, exporters, tables, f"{run} {attempt}", bounds, clock)
+                waits = replace(bounds, lock_timeout_ms=min(bounds.lock_timeout_ms, FIRST_LOCK_TIMEOUT_MS << attempt - 1))
+                names, positions, held = _attempt(open_session, marker, exporters, tables, f"{run} {attempt}", waits, clock)
                 return Snapshots(names, positions, round(max(longest, held), 1), attempt, failures)
             except HoldBroken as broken:
                 for exporter in exporters.values():
                     client.query(exporter, "ROLLBACK")
                 longest = max(longest, (clock.monotonic() - began) * 1000)
                 failures.append(str(broken))
+                # Whoever held it may wait for a table that we had by then: taken first, it stands in our order as in theirs.
+                tables = sorted(tables, key=lambda table, wanted=broken.table: table != wanted)  # type: ignore[misc]
             if attempt < bounds.attempts:
                 clock.sleep(backoff)
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
@@ -227,16 +255,13 @@ def _attempt(
         began = clock.monotonic()
         deadline = began + bounds.hold_ms / 1000
         try:
-            if tables:
-                client.query(fence, f"BEGIN; LOCK TABLE {', '.join('ONLY ' + table for table in tables)} IN SHARE ROW EXCLUSIVE MODE")
-            else:
-                client.query(fence, "BEGIN")
+            client.query(fence, LOCK_TABLES, (tables,))
         except ClientError as error:
             if error.details.get("sqlstate") not in ("55P03", "57014", "40P01"):
                 raise
             waited = (clock.monotonic() - began) * 1000
             holders = describe_holders(read_holders(marker, tables, pid, waited))
-            raise HoldBroken(f"after {waited:.0f} ms some tables were still held by {holders}.") from error
+            raise HoldBroken(f"after {waited:.0f} ms some tables were still held by {holders}.", error.details.get("table")) from error
         _send(marker, name)
         while not _arrived(exporters["target"], name):
             if clock.monotonic() > deadline:

@@ -109,7 +109,8 @@ def connect_console(service_file: str, service: str, *, connect_timeout_seconds:
 def query(connection: Connection, statement: str, parameters: t.Any = None) -> list[dict[str, t.Any]]:
     """Run one statement and return its rows as dicts; [] for a statement without rows.
 
-    :raises ClientError: with the server's message, SQLSTATE in ``details["sqlstate"]``
+    :raises ClientError: with the server's message, SQLSTATE in ``details["sqlstate"]``, the table that the server names (or None) in
+      ``details["table"]``
     """
     try:
         with connection.cursor() as cursor:
@@ -119,7 +120,7 @@ def query(connection: Connection, statement: str, parameters: t.Any = None) -> l
             names = [column.name for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except psycopg2.Error as error:
-        raise ClientError(f"The statement failed: {explain(error)}", sqlstate=error.pgcode) from error
+        raise ClientError(f"The statement failed: {explain(error)}", sqlstate=error.pgcode, table=error.diag.table_name) from error
 
 
 def query_value(connection: Connection, statement: str, parameters: t.Any = None) -> t.Any:

@@ -186,6 +186,35 @@ def test_a_blocking_session_is_named_and_clients_are_not_held(pair: t.Any) -> No
     assert pair.on("source", "SELECT FROM pg_locks WHERE mode = 'ShareRowExclusiveLock'") == []
 
 
+def test_writers_that_take_tables_in_another_order_are_waited_for(pair: t.Any) -> None:
+    """Each of them holds public.pair and wants public.account, which the fence would have taken first: the order is learned."""
+    stop, failures = threading.Event(), []
+
+    def write(number: int) -> None:
+        session = pair.open("source")
+        try:
+            while not stop.is_set():
+                client.query(session, "BEGIN; UPDATE public.pair SET c = 'w' WHERE a = %s", (number,))
+                time.sleep(0.02)
+                client.query(session, "UPDATE public.entry SET amount = amount WHERE false; UPDATE public.account SET balance = balance + 1 WHERE id = %s; COMMIT", (number,))
+        except ClientError as error:
+            failures.append(error.message)
+        finally:
+            session.close()
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(1, 9)]
+    for writer in writers:
+        writer.start()
+    try:
+        evidence = compare(pair, bounds=snapshot.Bounds(attempts=6))
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert evidence["mismatches"] == [] and not failures
+    assert 1 < evidence["hold_attempts"] <= 6 and evidence["hold_ms"] < 300
+
+
 def test_a_stopped_link_is_refused_before_any_lock(pair: t.Any) -> None:
     pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} DISABLE")
     try:
