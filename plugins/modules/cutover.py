@@ -34,9 +34,11 @@ attributes:
     support: full
 options:
   serves:
-    description: The side that shall serve the application.
+    description:
+      - The side that shall serve the application.
+      - V(source) is the way back, over the link that an earlier cutover has left with O(way_back). It loses nothing that was written since.
     type: str
-    choices: [target]
+    choices: [target, source]
     required: true
   database:
     description: Name of the pooled database.
@@ -70,6 +72,36 @@ options:
     type: str
     choices: [logical, dump]
     default: logical
+  way_back:
+    description:
+      - How the side that is left reaches the side that shall serve. Without it the side that was left stays as it was at the cutover, and there is no way
+        back without loss.
+      - Publication, slot and subscription are laid before clients are held, so that it is known that the one side reaches the other.
+    type: dict
+    suboptions:
+      host:
+        description: Host of the side that shall serve, as the side that is left resolves it.
+        type: str
+        required: true
+      port:
+        description: Port there.
+        type: int
+        required: true
+      user:
+        description: Role of the link.
+        type: str
+        required: true
+      password_file:
+        description:
+          - File on the host that runs the module that holds its password, for a side on which nothing of ours is. The password is kept in the subscription,
+            which only superusers may read. The connection needs TLS with channel binding then, so that no CA certificate is needed there.
+        type: path
+      passfile:
+        description: Password file on the servers of the side that is left.
+        type: str
+      ca_file:
+        description: CA certificate on the servers of the side that is left, for verify-full.
+        type: str
   budget_seconds:
     description: How long clients may be held at most. With O(method=dump) what every step but copy and comparison is measured by.
     type: float
@@ -90,7 +122,7 @@ options:
     type: float
     default: 1
   needs_sync_standby:
-    description: Whether the next side has to show a synchronous standby before and inside the section.
+    description: Whether the target has to show a synchronous standby before and inside the section.
     type: bool
     default: true
   parity:
@@ -149,7 +181,7 @@ run:
 evidence:
   description:
     - What was measured of the attempt that led to the serving side. Epoch, C(steps) (name and ms), C(critical_section_ms) (first PAUSE to last pooler served),
-      C(paused_at) (seconds since 1970), refusals by role, ended sessions. With O(method=dump) also C(initial_copy) and C(parity).
+      C(paused_at) (seconds since 1970), refusals by role, ended sessions, C(way_back) (link, follows, problem; null without one). With O(method=dump) also C(initial_copy) and C(parity).
     - None when nothing was decided yet.
   type: dict
   returned: success
@@ -159,16 +191,18 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, journal
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByDump, ByLink
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.cutover import cut_over
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.section import LARGE_OBJECTS
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.way_back import NoWayBack, WayBack
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.names import APPLICATION_NAME
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.work import Comparison, Options
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, own, programs
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Settings
 
@@ -188,7 +222,7 @@ def compare_schemas(here: Connection, ahead: Connection) -> list[str]:
 class _ComparisonUnderFence(Comparison):
     """A comparison beside the cutover, which itself holds the lock that keeps others away."""
 
-    def _lock_out_other_work(self, source: Connection) -> None:
+    def _lock_out_other_work(self, source: Connection, here: Connection) -> None:
         """Nothing: whoever calls this has done it."""
 
 
@@ -305,8 +339,34 @@ def _refuse_when_target_serves(source: Connection, target: Connection) -> None:
 
 def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCommand) -> Outcome:
     """Bring the migration to where ``serves`` serves; see the module's documentation."""
-    bring = ByDump(params["window_seconds"], Copier(params, run_command)) if params["method"] == "dump" else ByLink()
+    if params["method"] == "dump" and params["serves"] != "target":
+        raise UsageError("Clients return to the source over a link only: give method=logical.")
+    way_back = read_way_back(params)
+    bring = ByDump(params["window_seconds"], Copier(params, run_command), way_back) if params["method"] == "dump" else ByLink(way_back)
     return cut_over(params, check_mode, compare_schemas, bring)
+
+
+def read_way_back(params: dict[str, t.Any]) -> WayBack | NoWayBack:
+    """The declared way back, its password out of the file on this host.
+
+    :raises ClientError: the file cannot be read
+    :raises UsageError: the service of the side that shall serve names no database
+    """
+    declared = params["way_back"]
+    if declared is None:
+        return NoWayBack()
+    password = None
+    if declared["password_file"]:
+        try:
+            with open(declared["password_file"], encoding="utf-8") as handle:
+                password = handle.read().removesuffix("\n")
+        except OSError as error:
+            raise ClientError(f"Cannot read the password of the way back: {error.strerror} ({declared['password_file']}).") from error
+    database = journal.service_database(params["service_file"], params["serves"])
+    if database is None:
+        raise UsageError(f"Service {params['serves']} of {params['service_file']} names no database.")
+    link = Link(declared["host"], declared["port"], declared["user"], database, declared["passfile"], declared["ca_file"], password)
+    return WayBack(link, params["serves"])
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -314,7 +374,7 @@ def argument_spec() -> dict[str, t.Any]:
     endpoint = {"type": "dict", "required": True, "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}}}
     return {
         **client.connection_argument_spec(),
-        "serves": {"type": "str", "choices": ["target"], "required": True},
+        "serves": {"type": "str", "choices": ["target", "source"], "required": True},
         "database": {"type": "str", "required": True},
         "run": {"type": "str", "required": True},
         "poolers": {"type": "list", "elements": "str", "required": True},
@@ -323,6 +383,17 @@ def argument_spec() -> dict[str, t.Any]:
         "application_roles": {"type": "list", "elements": "str", "default": []},
         "own_roles": {"type": "list", "elements": "str", "default": []},
         "method": {"type": "str", "choices": ["logical", "dump"], "default": "logical"},
+        "way_back": {
+            "type": "dict",
+            "options": {
+                "host": {"type": "str", "required": True},
+                "port": {"type": "int", "required": True},
+                "user": {"type": "str", "required": True},
+                "password_file": {"type": "path", "no_log": False},
+                "passfile": {"type": "str", "no_log": False},
+                "ca_file": {"type": "str"},
+            },
+        },
         "budget_seconds": {"type": "float", "default": 5},
         "window_seconds": {"type": "float", "default": 3600},
         "jobs": {"type": "int"},

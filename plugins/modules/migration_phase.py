@@ -45,6 +45,11 @@ options:
       - The evidence document; it holds no secret.
       - When it is not given, the evidence of the same state stays, and that of another state goes.
     type: dict
+  undoes:
+    description:
+      - Another phase, whose row is taken away in the same transaction, because this one has undone what it had brought about.
+      - C(roll_back) undoes C(cut_over), and the other way round.
+    type: str
   maintenance_database:
     description: Database to ask whether the service's own database exists.
     type: str
@@ -109,7 +114,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
@@ -125,6 +130,7 @@ def argument_spec() -> dict[str, t.Any]:
         "inputs": {"type": "str"},
         "run": {"type": "str"},
         "evidence": {"type": "dict"},
+        "undoes": {"type": "str"},
         "maintenance_database": {"type": "str", "default": "postgres"},
     }
 
@@ -148,9 +154,18 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
         if connection is not None:
             before = journal.read_phase(connection, params["migration"], params["phase"])
         after, actions = journal.plan_phase(before, journal.Wanted(params["state"], params["inputs"], params["run"], params["evidence"]))
+        undone = None
+        if connection is not None and params["undoes"]:
+            undone = journal.read_phase(connection, params["migration"], params["undoes"])
+            if undone.state != journal.ABSENT:
+                actions.append(Action(f"take away phase {params['undoes']} of {params['migration']}"))
         recorded = after
         if actions and not check_mode and connection is not None:
+            client.query(connection, "BEGIN")
             journal.write_phase(connection, before, after)
+            if undone is not None:
+                journal.remove_phase(connection, params["migration"], undone.phase)
+            client.query(connection, "COMMIT")
             recorded = journal.read_phase(connection, params["migration"], params["phase"])
     finally:
         if connection is not None:

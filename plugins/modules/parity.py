@@ -44,6 +44,11 @@ options:
       - When V(false), nothing may write on either side. No lock is taken, no marker is sent, and sequences must have been carried over.
     type: bool
     default: true
+  serves:
+    description: The side that serves the application. The other one follows it.
+    type: str
+    choices: [source, target]
+    default: source
   jobs:
     description: How many sessions read on each side at the same time.
     type: int
@@ -143,7 +148,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import 
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.names import APPLICATION_NAME
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.progress import ProgressFile
-from ansible_collections.freight.pg_ha.plugins.module_utils._parity.snapshot import Bounds
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.snapshot import FORWARD, REVERSE, Bounds
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.work import Comparison, Options, utc_now
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
@@ -157,6 +162,7 @@ def argument_spec() -> dict[str, t.Any]:
         "progress_file": {"type": "path", "required": True},
         "run": {"type": "str", "required": True},
         "following": {"type": "bool", "default": True},
+        "serves": {"type": "str", "choices": ["source", "target"], "default": "source"},
         "jobs": {"type": "int", "default": 2},
         "chunk_mib": {"type": "int", "default": 64},
         "hold_ms": {"type": "int", "default": 500},
@@ -176,6 +182,7 @@ def options_of(params: dict[str, t.Any]) -> Options:
         jobs=max(1, params["jobs"]),
         chunk_bytes=max(1, params["chunk_mib"]) * 1024 * 1024,
         bounds=bounds,
+        way=FORWARD if params["serves"] == "source" else REVERSE,
         compare_large_objects=params["large_objects"] == "compare",
     )
 

@@ -192,8 +192,9 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import 
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_run, own, programs
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Link, Settings
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Settings
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection

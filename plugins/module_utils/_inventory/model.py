@@ -75,6 +75,7 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_patroni_restapi_password", "secret", required=True),
         Key("pg_ha_allowed_networks", "networks", required=True),
         Key("pg_ha_cutover_approved", "boolean"),
+        Key("pg_ha_way_back", "boolean"),
         Key(
             "pg_ha_cutover_budget_seconds",
             "seconds",

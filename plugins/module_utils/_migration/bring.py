@@ -13,6 +13,7 @@ import typing as t
 from .._core.errors import GateError, PgHaError
 from .._postgresql import client
 from . import apart, gates, schema, section, sequences, settle
+from .way_back import NoWayBack, WayBack
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -31,7 +32,10 @@ class Bring(t.Protocol):
     :param gates: what has to hold before clients are held
     :param window_seconds: declared window, None where the budget is the bound
     :param patience_seconds: how long the announcement may take to arrive by itself
+    :param way_back: how the side that is left follows afterwards
     """
+
+    way_back: WayBack | NoWayBack
 
     @property
     def gates(self) -> tuple[gates.Gate, ...]: ...
@@ -49,10 +53,10 @@ class Bring(t.Protocol):
     def large_objects(self, here: Connection, ahead: Connection) -> dict[str, t.Any] | None:
         """For the watch: not None makes the fence hold the large objects too."""
 
-    def carry(self, attempt: section.Attempt, sessions: section.Sessions, watch: section.Watch, steps: section.Steps, deadline: float) -> None:
-        """The steps between the fence and the decision."""
+    def carry(self, attempt: section.Attempt, sessions: section.Sessions, watch: section.Watch, steps: section.Steps, deadline: float) -> str:
+        """The steps between the fence and the decision; returns the next side's position after all rows."""
 
-    def undo(self) -> None:
+    def undo(self, here: Connection, ahead: Connection) -> None:
         """After an attempt that was undone: leave the next side so that the next attempt can begin."""
 
     def evidence(self) -> dict[str, t.Any]:
@@ -65,6 +69,9 @@ class Bring(t.Protocol):
 class ByLink:
     """Method logical: the rows have followed all along."""
 
+    def __init__(self, way_back: WayBack | NoWayBack) -> None:
+        self.way_back = way_back
+
     gates = gates.LINK_GATES
     window_seconds: float | None = None
     patience_seconds = 1.0
@@ -73,7 +80,8 @@ class ByLink:
         """The gates say it all."""
 
     def prepare(self, here: Connection, ahead: Connection) -> None:
-        """Views and sequences are not replicated."""
+        """Views and sequences are not replicated; the way back is laid while nobody waits."""
+        self.way_back.prepare(here, ahead)
         settle.refresh_views(ahead)
         sequences.move_ahead(here, ahead, SEQUENCE_MARGIN)
 
@@ -82,12 +90,13 @@ class ByLink:
         any_here, any_ahead = (_has_large_objects(side) for side in (here, ahead))
         return section.watch_large_objects(here, ahead) if any_here or any_ahead else None
 
-    def carry(self, attempt: section.Attempt, sessions: section.Sessions, watch: section.Watch, steps: section.Steps, deadline: float) -> None:
+    def carry(self, attempt: section.Attempt, sessions: section.Sessions, watch: section.Watch, steps: section.Steps, deadline: float) -> str:
         """A marker, a barrier, sequences."""
-        section.carry_over_link(attempt, sessions, watch, steps, deadline)
+        return section.carry_over_link(attempt, sessions, watch, steps, deadline)
 
-    def undo(self) -> None:
-        """The link goes on."""
+    def undo(self, here: Connection, ahead: Connection) -> None:
+        """The link goes on, and the way back is taken away."""
+        self.way_back.undo(here, ahead)
 
     def evidence(self) -> dict[str, t.Any]:
         """Nothing: verify has shown it before."""
@@ -95,7 +104,7 @@ class ByLink:
 
     def retire(self, ahead: Connection, here: Connection, serves: str) -> None:
         """Drop subscription and slot."""
-        settle.retire_link(ahead, here, schema.FORWARD_LINK if serves == "target" else schema.REVERSE_LINK)
+        settle.retire_link(ahead, here, schema.link_towards(serves))
 
 
 class Copier(t.Protocol):
@@ -129,8 +138,9 @@ class ByDump:
     gates = gates.DUMP_GATES
     patience_seconds = 0.0
 
-    def __init__(self, window_seconds: float, copier: Copier, beat_seconds: float = BEAT_SECONDS) -> None:
+    def __init__(self, window_seconds: float, copier: Copier, way_back: WayBack | NoWayBack, beat_seconds: float = BEAT_SECONDS) -> None:
         self.window_seconds: float | None = window_seconds
+        self.way_back = way_back
         self._copier = copier
         self._beat_seconds = beat_seconds
         self._beside: apart.Apart | None = None
@@ -146,7 +156,7 @@ class ByDump:
         """None: reading them takes the very lock that would keep their writers away, so the fence takes it after copy and comparison."""
         return None
 
-    def carry(self, attempt: section.Attempt, sessions: section.Sessions, watch: section.Watch, steps: section.Steps, deadline: float) -> None:
+    def carry(self, attempt: section.Attempt, sessions: section.Sessions, watch: section.Watch, steps: section.Steps, deadline: float) -> str:
         """Copy at the fence's own snapshot, compare everything, and make it durable.
 
         That the fence stood all the while is known at the decision: it is taken in the fence's transaction, which would be gone.
@@ -168,8 +178,11 @@ class ByDump:
             if now != copied["large_objects"]:
                 raise GateError("Large objects changed while they were copied: no table's fence stops their writers. Stop them and cut over again.")
         steps.run("last sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
-        steps.run("barrier", lambda: section.barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
+        # Only now: its publication names the tables that the copy has made.
+        steps.run("way back", lambda: self.way_back.prepare(sessions.control, sessions.ahead))
+        ahead_lsn = steps.run("barrier", lambda: section.barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
         steps.run("look again", lambda: section.last_look(sessions, watch))
+        return str(ahead_lsn)
 
     def _copy(self, snapshot: str) -> dict[str, t.Any]:
         """Copy, and what the large objects were at its snapshot."""
@@ -198,8 +211,9 @@ class ByDump:
         self._beside = None
         return result
 
-    def undo(self) -> None:
+    def undo(self, here: Connection, ahead: Connection) -> None:
         """End what still works beside us, and empty the target. What cannot be emptied now is thrown away by the next attempt's copy."""
+        self.way_back.undo(here, ahead)
         if self._beside is not None:
             self._beside.reap()
             self._beside = None

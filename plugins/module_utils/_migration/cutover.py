@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import time
 import typing as t
 
-from .._core.errors import GateError
+from .._core.errors import GateError, PgHaError
 from .._core.outcome import Outcome
 from .._postgresql import client
 from . import decision, gates, guards, schema, section, settle
-from .bring import Bring, ByLink
+from .bring import Bring
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -48,6 +49,8 @@ class Cutover:
         self.leaves = decision.other(self.serves)
         self.here = client.connect(params["service_file"], self.leaves, application_name="ha_migration cutover gates", settings={"synchronous_commit": "on"})
         self.ahead = client.connect(params["service_file"], self.serves, application_name="ha_migration cutover gates", settings={"synchronous_commit": "on"})
+        # The source is one server: what it has promised it keeps.
+        self.sync_sides = ("target",) if params["needs_sync_standby"] else ()
         self.steps = section.Steps()
         self.actions: list[str] = []
 
@@ -62,7 +65,7 @@ class Cutover:
 
     def roles(self) -> tuple[str, ...]:
         """Application roles, quoted."""
-        return settle.application_roles(self.here, self.params["application_roles"], self.params["own_roles"])
+        return settle.application_roles(self.here, self.ahead, self.params["application_roles"], self.params["own_roles"])
 
     def failed_gates(self) -> list[dict[str, str]]:
         """All gates that do not hold."""
@@ -81,7 +84,7 @@ class Cutover:
                     parity=with_age(self.params["parity"]),
                     parity_max_age_seconds=self.params["parity_max_age_seconds"],
                     long_transaction_seconds=self.params["long_transaction_seconds"],
-                    needs_sync_standby=self.params["needs_sync_standby"],
+                    sync_sides=self.sync_sides,
                     compare_schema=lambda: self.compare_schemas(self.here, self.ahead),
                     window_seconds=self.bring.window_seconds,
                     check_copy=self.bring.check,
@@ -102,7 +105,7 @@ class Cutover:
             database=self.params["database"],
             budget_seconds=self.params["budget_seconds"],
             roles=self.roles(),
-            needs_sync_standby=self.params["needs_sync_standby"],
+            needs_sync_standby=self.serves in self.sync_sides,
             endpoint=self.endpoint(self.serves),
             pause_seconds=self.params["pause_seconds"],
             window_seconds=self.bring.window_seconds,
@@ -122,8 +125,12 @@ class Cutover:
 
     def prepare(self, epoch: int) -> None:
         """Guards of this epoch, and what the method has to do ahead: clients do not notice."""
+        for side in (self.here, self.ahead):
+            schema.ensure_schema(side)
         guards.install_guards(self.ahead, schema.GuardAwaiting(epoch, self.serves))
         guards.install_guards(self.here, schema.GuardPermissive())
+        # What an earlier cutover has taken from them on that side; its guard refuses until the decision.
+        settle.let_log_in(self.ahead, self.roles())
         self.bring.prepare(self.here, self.ahead)
 
     def watch(self) -> section.Watch:
@@ -153,7 +160,9 @@ class Cutover:
         try:
             section.run_section(attempt, sessions, watch, self.steps, lambda: connect(self.params, self.leaves), self.bring.carry)
         except section.Undone as undone:
-            self.bring.undo()
+            with contextlib.suppress(PgHaError):
+                # What stays is taken away by the next attempt.
+                self.bring.undo(self.here, self.ahead)
             decision.close_epoch(self.here, epoch, {"epoch": epoch, "outcome": "undone", "reason": undone.details["reason"], "steps": self.steps.done})
             raise
         self.forward(attempt, sessions)
@@ -173,12 +182,13 @@ class Cutover:
     def finish(self, attempt: section.Attempt) -> None:
         """The slow, idempotent rest: link, sessions, proof, guard; then the epoch is closed."""
         self.bring.retire(self.ahead, self.here, self.serves)
+        self.bring.way_back.attach(self.here, self.ahead, attempt.epoch)
         ended = settle.end_sessions(self.here, attempt.roles)
         refused = settle.prove_refusal(self.here, attempt.roles)
         settle.open_guard(self.ahead)
         last = decision.read_last_epoch(self.here)
         kept = (last["evidence"] if last else None) or {"epoch": attempt.epoch, "outcome": "done", "serves": self.serves, "steps": self.steps.done}
-        evidence = {**kept, "sessions_ended": ended, "refused_writes": refused}
+        evidence = {**kept, **self.bring.way_back.evidence(), "sessions_ended": ended, "refused_writes": refused}
         client.query(self.here, f"UPDATE {schema.SCHEMA}.epoch SET evidence = %s WHERE epoch = %s", (json.dumps(evidence), attempt.epoch))
         decision.close_epoch(self.here, attempt.epoch, evidence)
         self.actions.append(f"epoch {attempt.epoch}: the {self.serves} serves")
@@ -195,6 +205,7 @@ class Cutover:
             self.forward(self.attempt(epoch), self.open_sessions())
         else:
             self.await_undone(epoch)
+            self.bring.undo(self.here, self.ahead)
             decision.close_epoch(control, epoch, {"epoch": epoch, "outcome": "undone", "reason": "an earlier run left it open", "steps": []})
         return decided
 
@@ -229,21 +240,23 @@ def describe(failed: list[dict[str, str]]) -> str:
     return "\n".join([f"The cutover was not started, {len(lines)} gate(s) do not hold:", *(f"- {line}" for line in lines)])
 
 
-def cut_over(
-    params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[Connection, Connection], list[str]], bring: Bring | None = None
-) -> Outcome:
+def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[Connection, Connection], list[str]], bring: Bring) -> Outcome:
     """Bring the migration to where ``serves`` serves; see the module's documentation.
 
     :param compare_schemas: returns the differences of two sessions' schemas, in words
-    :param bring: how the rows come over, by default over the link
-    :raises GateError: gates do not hold, or another cutover runs; nothing was changed
+    :param bring: how the rows come over, and how they go back
+    :raises GateError: gates do not hold, another cutover runs, or one in the other direction is not finished; nothing was changed
     :raises section.Undone: the section was undone, clients go on where they were
     :raises UnknownState: it could not be read how far a step came; a re-run finds out
     """
-    work = Cutover(params, compare_schemas, bring or ByLink())
-    lock = client.query_value(work.here, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER))
-    if not lock:
-        raise GateError("Another cutover of this migration runs just now (it holds the lock on the serving side): wait for its end.")
+    work = Cutover(params, compare_schemas, bring)
+    for side in (work.here, work.ahead):
+        if not client.query_value(side, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
+            raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.")
+    unfinished = decision.read_open_epoch(work.ahead)
+    if unfinished is not None:
+        playbook = {"source": "cut_over.yml", "target": "roll_back.yml"}[unfinished["leaves"]]
+        raise GateError(f"Epoch {unfinished['epoch']}, which leaves the {unfinished['leaves']}, was not finished: run playbook {playbook} again first.")
     histories = [decision.read_history(work.here, work.leaves), decision.read_history(work.ahead, work.serves)]
     before = decision.plan_serving(*histories)
     opened = decision.read_open_epoch(work.here)

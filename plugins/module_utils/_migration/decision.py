@@ -54,6 +54,12 @@ def read_open_epoch(connection: Connection) -> dict[str, t.Any] | None:
     return rows[0] if rows else None
 
 
+def read_ahead_lsn(connection: Connection, epoch: int) -> str | None:
+    """Position on the side that serves by the decision of an epoch, after all that came from the side left; None where nobody noted it."""
+    rows = client.query(connection, f"SELECT ahead_lsn::text AS lsn FROM {schema.SCHEMA}.decision WHERE epoch = %s", (epoch,))
+    return rows[0]["lsn"] if rows else None
+
+
 def is_announced(connection: Connection, epoch: int, serves: str) -> bool:
     """Whether side ``serves`` has the announcement that this epoch opens it."""
     statement = f"SELECT EXISTS (SELECT FROM {schema.announcement_table(serves)} WHERE epoch = %s AND serves = %s)"

@@ -50,7 +50,7 @@ class Context:
     :param parity: evidence of the last full comparison, or None
     :param parity_max_age_seconds: how old it may be
     :param long_transaction_seconds: from when on a transaction counts as long
-    :param needs_sync_standby: whether the next side must show a synchronous standby
+    :param sync_sides: sides that must show a synchronous standby, because they fail over
     :param compare_schema: returns the differences of the two sides' schema fingerprints, in words
     :param window_seconds: with method dump the declared maintenance window
     :param check_copy: with method dump raises what forbids the copy to begin
@@ -67,7 +67,7 @@ class Context:
     parity: dict[str, t.Any] | None
     parity_max_age_seconds: int
     long_transaction_seconds: float
-    needs_sync_standby: bool
+    sync_sides: tuple[str, ...]
     compare_schema: t.Callable[[], list[str]]
     window_seconds: float | None = None
     check_copy: t.Callable[[], None] | None = None
@@ -89,7 +89,7 @@ def evaluate(context: Context, chosen: t.Sequence[Gate]) -> list[dict[str, str]]
 
 def link(context: Context) -> t.Iterator[Failure]:
     """The link towards the next side follows, with every table ready and every table of the application in it."""
-    name = schema.FORWARD_LINK if context.serves == "target" else schema.REVERSE_LINK
+    name = schema.link_towards(context.serves)
     rows = client.query(
         context.ahead,
         "SELECT s.subenabled AS enabled, (SELECT count(*) FROM pg_stat_subscription p WHERE p.subid = s.oid AND p.pid IS NOT NULL) AS workers, "
@@ -98,7 +98,8 @@ def link(context: Context) -> t.Iterator[Failure]:
         (name,),
     )
     if not rows:
-        yield Failure("link", name, f"the {context.serves} has no such subscription", "run playbooks/replicate.yml")
+        remedy = "run playbooks/replicate.yml" if context.serves == "target" else "there is no way back (cutover.json says why)"
+        yield Failure("link", name, f"the {context.serves} has no such subscription", remedy)
         return
     found = rows[0]
     if not found["enabled"] or not found["workers"]:
@@ -106,7 +107,7 @@ def link(context: Context) -> t.Iterator[Failure]:
             "link",
             name,
             "it does not follow (disabled, or its worker is not running)",
-            "look at the target's log for the worker's error, mend it, run playbooks/replicate.yml",
+            f"look at the {context.serves}'s log for the worker's error, mend it, run again",
         )
     if found["unready"]:
         yield Failure("link", name, f"{found['unready']} tables are not ready", "wait until the copy is done")
@@ -124,14 +125,7 @@ def _unpublished(context: Context, name: str) -> t.Iterator[Failure]:
             (name,),
         )
     }
-    wanted = {
-        row["name"]
-        for row in client.query(
-            context.here,
-            "SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' "
-            "AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND (n.nspname <> 'ha_migration' OR c.relname = 'probe')",
-        )
-    }
+    wanted = set(guards.read_followed_tables(context.here))
     for table in sorted(wanted - published):
         yield Failure("link", table, "this table is not published, so its rows do not follow", "bring the schema in step and replicate again")
     known = {
@@ -172,8 +166,8 @@ def schema_in_step(context: Context) -> t.Iterator[Failure]:
 def parity(context: Context) -> t.Iterator[Failure]:
     """All rows were compared, found equal, not too long ago, on the very timeline on which the next side is now."""
     evidence = context.parity
-    if evidence is None:
-        yield Failure("parity", "", "the rows were never compared", "run playbooks/verify.yml")
+    if evidence is None or evidence["serves"] != context.leaves:
+        yield Failure("parity", "", f"the rows were never compared while the {context.leaves} served", "run playbooks/verify.yml")
         return
     if evidence["mismatches"]:
         yield Failure(
@@ -205,8 +199,8 @@ def durability(context: Context) -> t.Iterator[Failure]:
                     f"{setting} is off: an acknowledged decision could vanish in a crash",
                     f"ALTER SYSTEM SET {setting} = on; SELECT pg_reload_conf()",
                 )
-    if context.needs_sync_standby and not section.read_durability(context.ahead)["sync_standbys"]:
-        yield Failure("durability", context.serves, "it has no synchronous standby", "wait until its cluster is whole (patronictl list)")
+        if side in context.sync_sides and not section.read_durability(connection)["sync_standbys"]:
+            yield Failure("durability", side, "it has no synchronous standby", "wait until its cluster is whole (patronictl list)")
 
 
 def quiet(context: Context) -> t.Iterator[Failure]:
@@ -295,11 +289,12 @@ def passwords(context: Context) -> t.Iterator[Failure]:
     statement = "SELECT quote_ident(rolname) AS role, rolpassword AS verifier, rolcanlogin FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)"
     here = {row["role"]: row["verifier"] for row in client.query(context.here, statement, (list(context.roles),))}
     there = {row["role"]: row for row in client.query(context.ahead, statement, (list(context.roles),))}
+    remedy = "run playbooks/replicate.yml" if context.serves == "target" else f"make it on the {context.serves} as it is on the {context.leaves}"
     for role in context.roles:
         if role not in there:
-            yield Failure("passwords", role, f"the {context.serves} has no such role", "run playbooks/replicate.yml")
+            yield Failure("passwords", role, f"the {context.serves} has no such role", remedy)
         elif here.get(role) != there[role]["verifier"]:
-            yield Failure("passwords", role, f"its password on the {context.serves} is another", "run playbooks/replicate.yml")
+            yield Failure("passwords", role, f"its password on the {context.serves} is another", remedy)
 
 
 # What a copy and a comparison together are trusted to get through per second at least, to tell a window that cannot be enough.

@@ -40,6 +40,20 @@ def read_guarded_tables(connection: Connection) -> list[dict[str, t.Any]]:
     return client.query(connection, GUARDED)
 
 
+def read_followed_tables(connection: Connection) -> list[str]:
+    """Quoted names of the tables whose rows a link carries: ordinary ones and leaf partitions of applications, and the probe's.
+
+    What belongs to an extension is filled by it on either side.
+    """
+    rows = client.query(
+        connection,
+        "SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' "
+        f"AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND (n.nspname <> '{schema.SCHEMA}' OR c.relname = 'probe') "
+        "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1",
+    )
+    return [row["name"] for row in rows]
+
+
 def install_guards(
     connection: Connection,
     guard: schema.GuardPermissive | schema.GuardRefusing | schema.GuardAwaiting | None,

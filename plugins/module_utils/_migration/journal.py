@@ -178,6 +178,11 @@ def plan_phase(before: PhaseRecord, wanted: Wanted) -> tuple[PhaseRecord, list[A
     return after, [Action(f"record phase {after.phase} of {after.migration} as {after.state}")]
 
 
+def remove_phase(connection: Connection, migration: str, phase: str) -> None:
+    """Take a row away: what the phase had brought about is undone. Part of the caller's transaction, if there is one."""
+    client.query(connection, f"DELETE FROM {SCHEMA}.phase WHERE migration = %s AND phase = %s", (migration, phase))
+
+
 def write_phase(connection: Connection, before: PhaseRecord, after: PhaseRecord) -> None:
     """Write a row by the server's clock: a phase that goes on keeps its start. Part of the caller's transaction, if there is one."""
     client.query(

@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 SCHEMA = "ha_migration"
-VERSION = 1
+VERSION = 2
 GUARD_TRIGGER = "ha_migration_guard"
 # One name each for publication, subscription and slot of a direction.
 FORWARD_LINK = "ha_migration_forward"
@@ -63,12 +63,14 @@ TABLES: dict[str, str] = {
         budget_ms integer NOT NULL,
         opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz,
         evidence jsonb""",
-    # Write-once: the mover, every dead man and every re-run compete for it.
+    # Write-once: the mover, every dead man and every re-run compete for it. ahead_lsn: where the WAL of the side that serves from then on
+    # holds all that came from the side left, and nothing else yet; the way back begins there.
     "decision": """
         epoch bigint PRIMARY KEY,
         serves text NOT NULL CHECK (serves IN ('source', 'target')),
         decided_by text NOT NULL,
-        at timestamptz NOT NULL DEFAULT now()""",
+        at timestamptz NOT NULL DEFAULT now(),
+        ahead_lsn pg_lsn""",
     # Published source to target: barriers of order, and (serves not null) the announcement that opens the guard there.
     "marker": """
         id text PRIMARY KEY,
@@ -94,6 +96,9 @@ TABLES: dict[str, str] = {
 }
 
 ONE_OPEN_EPOCH = "one_open_epoch"
+
+# What brings a schema of the version before to that version.
+UPGRADES = {2: f"ALTER TABLE {SCHEMA}.decision ADD COLUMN IF NOT EXISTS ahead_lsn pg_lsn"}
 
 
 def read_schema(connection: Connection) -> dict[str, t.Any]:
@@ -134,6 +139,7 @@ def plan_schema(before: dict[str, t.Any]) -> list[Action]:
         actions.append(Action(f"CREATE UNIQUE INDEX {ONE_OPEN_EPOCH} ON {SCHEMA}.epoch ((true)) WHERE state = 'open'"))
     if not before["guard"]:
         actions.append(Action(guard_function(GuardPermissive())))
+    actions += [Action(statement) for version, statement in UPGRADES.items() if (before["version"] or VERSION) < version]
     if before["version"] != VERSION:
         actions.append(Action(f"INSERT INTO {SCHEMA}.version (version) VALUES ({VERSION})"))
     return actions
@@ -166,6 +172,11 @@ class GuardAwaiting:
     def __init__(self, epoch: int, opens: str) -> None:
         self.epoch = epoch
         self.opens = opens
+
+
+def link_towards(serves: str) -> str:
+    """Name of the link that brings the rows to side ``serves``."""
+    return FORWARD_LINK if serves == "target" else REVERSE_LINK
 
 
 def announcement_table(serves: str) -> str:

@@ -132,8 +132,9 @@ class Undone(PgHaError):
     """The section was undone: clients go on at the side they were on, nothing was lost."""
 
 
-# What brings the rows of the side that is left to the next one under the fence, and shows that they are there. The float is our own deadline.
-Carry = t.Callable[[Attempt, Sessions, Watch, Steps, float], None]
+# What brings the rows of the side that is left to the next one under the fence, and shows that they are there. The float is our own deadline;
+# the answer is the next side's position after all of them.
+Carry = t.Callable[[Attempt, Sessions, Watch, Steps, float], str]
 
 
 def run_section(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, reconnect: t.Callable[[], Connection], carry: Carry | None = None) -> str:
@@ -187,11 +188,11 @@ def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: St
     steps.paused_at, steps.paused_wall = time.monotonic(), time.time()
     steps.run("pause", lambda: _pause(attempt, sessions))
     steps.run("fence", lambda: _fence(attempt, sessions, watch))
-    carry(attempt, sessions, watch, steps, deadline)
-    steps.run("decide", lambda: _decide(attempt, sessions, watch, deadline))
+    ahead_lsn = carry(attempt, sessions, watch, steps, deadline)
+    steps.run("decide", lambda: _decide(attempt, sessions, watch, deadline, ahead_lsn))
 
 
-def carry_over_link(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, deadline: float) -> None:
+def carry_over_link(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, deadline: float) -> str:
     """The link has brought the rows: it is shown to be drained, and what came over it to be durable."""
     large_objects = Background(lambda: client.query(sessions.canceller, LARGE_OBJECTS_STATE)[0]) if watch.large_objects is not None else None
     marker = f"fence-{attempt.epoch}"
@@ -200,9 +201,10 @@ def carry_over_link(attempt: Attempt, sessions: Sessions, watch: Watch, steps: S
     steps.run("last look", lambda: last_look(sessions, watch))
     steps.run("sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
     steps.run("arrival", lambda: _await_marker(attempt, sessions, marker, deadline))
-    steps.run("barrier", lambda: barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
+    ahead_lsn = steps.run("barrier", lambda: barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
     if large_objects is not None:
         steps.run("large objects", lambda: _compare_large_objects(large_objects.result(), watch))
+    return str(ahead_lsn)
 
 
 def _arm(attempt: Attempt, sessions: Sessions) -> float:
@@ -295,8 +297,10 @@ def _await_marker(attempt: Attempt, sessions: Sessions, marker: str, deadline: f
         time.sleep(0.0005)
 
 
-def barrier(attempt: Attempt, ahead: Connection, timeline: int, state: str) -> None:
+def barrier(attempt: Attempt, ahead: Connection, timeline: int, state: str) -> str:
     """Our own synchronous commit on the next side: WAL is sequential, so it covers all that was applied before it.
+
+    :returns: the position after it
 
     :raises GateError: a warning came (the wait for the standby was broken off), the timeline is another, or no synchronous standby is there
     """
@@ -310,14 +314,15 @@ def barrier(attempt: Attempt, ahead: Connection, timeline: int, state: str) -> N
         raise GateError(f"The {attempt.serves} changed its leader (timeline {now['timeline']}, compared at {timeline}): verify again, then cut over.")
     if attempt.needs_sync_standby and not now["sync_standbys"]:
         raise GateError(f"The {attempt.serves} has no synchronous standby: wait until its cluster is whole.")
+    return str(now["lsn"])
 
 
-def read_durability(connection: Connection) -> dict[str, int]:
-    """``{"timeline", "sync_standbys"}`` of a primary; the timeline is read from the name of the WAL file that is written now."""
+def read_durability(connection: Connection) -> dict[str, t.Any]:
+    """``{"timeline", "lsn", "sync_standbys"}`` of a primary; the timeline is read from the name of the WAL file that is written now."""
     return client.query(
         connection,
         "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline, "
-        "(SELECT count(*)::int FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming') AS sync_standbys",
+        "pg_current_wal_insert_lsn()::text AS lsn, (SELECT count(*)::int FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming') AS sync_standbys",
     )[0]
 
 
@@ -384,7 +389,7 @@ def margin(attempt: Attempt) -> float:
     return 0.2 * attempt.budget_seconds
 
 
-def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float) -> None:
+def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float, ahead_lsn: str) -> None:
     """The guard's switch, its proof, the decision and its announcement: one transaction, one message, one commit.
 
     :raises UnknownState: no clean answer came to the COMMIT
@@ -395,7 +400,7 @@ def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float)
         schema.guard_function(schema.GuardRefusing(attempt.epoch, attempt.serves)),
         *(f"ALTER ROLE {role} NOLOGIN" for role in attempt.roles),
         guards.for_each_table(watch.undiverted, PROOF),
-        f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by) VALUES ({attempt.epoch}, '{attempt.serves}', '{MOVER}')",
+        f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by, ahead_lsn) VALUES ({attempt.epoch}, '{attempt.serves}', '{MOVER}', '{ahead_lsn}')",
         decision.announcement_statement(attempt.epoch, attempt.serves),
         f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')",
     ]

@@ -95,25 +95,41 @@ def _refused_as(fenced: Connection, role: str, tables: t.Sequence[str]) -> int:
     return len(tables)
 
 
-def application_roles(connection: Connection, declared: t.Sequence[str], ours: t.Sequence[str]) -> tuple[str, ...]:
-    """Quoted names of the roles that applications log in with.
+def application_roles(here: Connection, ahead: Connection, declared: t.Sequence[str], ours: t.Sequence[str]) -> tuple[str, ...]:
+    """Quoted names of the roles that applications log in with, as the side that is left knows them.
+
+    Which of them may log in is asked of both sides: the decision takes it from them on the side that is left.
 
     :param declared: plain names from the inventory; empty: every login role that is no superuser, does not replicate and is not ours
     :param ours: plain names that are never application roles
     :raises GateError: a declared role does not exist
     """
-    rows = client.query(
-        connection,
+    statement = (
         "SELECT rolname::text AS name, quote_ident(rolname::text) AS quoted, rolcanlogin AND NOT rolsuper AND NOT rolreplication AS application "
-        "FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%' ORDER BY 1",
+        "FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%' ORDER BY 1"
     )
-    by_name = {row["name"]: row for row in rows}
+    by_name = {row["name"]: row for row in client.query(here, statement)}
+    applications = {row["name"] for side in (here, ahead) for row in client.query(side, statement) if row["application"]}
     missing = sorted(set(declared) - set(by_name))
     if missing:
         raise GateError(f"pg_ha_application_roles names roles that do not exist: {', '.join(missing)}.")
     if declared:
         return tuple(by_name[name]["quoted"] for name in declared)
-    return tuple(row["quoted"] for row in rows if row["application"] and row["name"] not in ours)
+    return tuple(row["quoted"] for row in by_name.values() if row["name"] in applications and row["name"] not in ours)
+
+
+def let_log_in(connection: Connection, roles: t.Sequence[str]) -> None:
+    """Let roles log in that may not; one that this side does not know is another gate's matter.
+
+    :param roles: quoted names
+    """
+    rows = client.query(
+        connection,
+        "SELECT quote_ident(rolname::text) AS role FROM pg_roles WHERE quote_ident(rolname::text) = ANY (%s) AND NOT rolcanlogin",
+        (list(roles),),
+    )
+    for row in rows:
+        client.query(connection, f"ALTER ROLE {row['role']} LOGIN")
 
 
 def open_guard(connection: Connection) -> None:

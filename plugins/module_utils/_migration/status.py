@@ -74,7 +74,8 @@ def read_phases(connection: Connection | None, migration: str) -> list[dict[str,
 
 def read_cluster(connection: Connection) -> dict[str, t.Any]:
     """The target's leader as its own server sees it."""
-    return {"leader": connection.info.host or None, **section.read_durability(connection)}
+    found = section.read_durability(connection)
+    return {"leader": connection.info.host or None, "timeline": found["timeline"], "sync_standbys": found["sync_standbys"]}
 
 
 def plan_phases(recorded: list[dict[str, t.Any]] | None, exported: dict[str, dict[str, t.Any]]) -> list[dict[str, t.Any]]:

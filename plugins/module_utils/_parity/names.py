@@ -9,7 +9,9 @@ from __future__ import annotations
 SCHEMA = "ha_migration"
 GUARD_TRIGGER = "ha_migration_guard"
 FORWARD_LINK = "ha_migration_forward"
+REVERSE_LINK = "ha_migration_reverse"
 MARKER_TABLE = f"{SCHEMA}.marker"
+REVERSE_MARKER_TABLE = f"{SCHEMA}.marker_back"
 # The one table of the schema that is compared: the probe writes it as an application would.
 PROBE_TABLE = "probe"
 LOCK_CLASS = 4_718_001

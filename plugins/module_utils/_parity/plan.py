@@ -46,29 +46,34 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def select_tables(source: dict[str, Table], target: dict[str, Table], following: bool) -> tuple[list[str], list[dict[str, str]], list[dict[str, t.Any]]]:
+def select_tables(
+    here: dict[str, Table], there: dict[str, Table], following: bool, ahead: str = TARGET
+) -> tuple[list[str], list[dict[str, str]], list[dict[str, t.Any]]]:
     """Which tables are compared.
 
+    :param here: tables of the side that serves
+    :param there: tables of the other
     :param following: whether the application writes and a link carries it
+    :param ahead: the other side
     :returns: names to compare, ``{"object", "reason"}`` of those that are not, and mismatches
     """
     compared: list[str] = []
     not_compared: list[dict[str, str]] = []
     mismatches: list[dict[str, t.Any]] = []
-    for name in sorted(source):
-        table = source[name]
+    for name in sorted(here):
+        table = here[name]
         if table.persistence == "u":
-            not_compared.append({"object": f"table {name}", "reason": "unlogged: its changes are in no stream, so the target has no rows of it"})
+            not_compared.append({"object": f"table {name}", "reason": f"unlogged: its changes are in no stream, so the {ahead} has no rows of it"})
         elif table.extension and not table.published:
             not_compared.append({"object": f"table {name}", "reason": f"belongs to extension {table.extension}, which fills it"})
         elif following and not table.published:
-            problem = "is not in the publication, so its changes do not reach the target"
+            problem = f"is not in the publication, so its changes do not reach the {ahead}"
             mismatches.append(_whole(name, problem))
-        elif name not in target:
-            mismatches.append(_whole(name, "is missing on the target"))
-        elif set(table.columns) != set(target[name].columns):
-            differing = ", ".join(sorted(set(table.columns) ^ set(target[name].columns)))
-            mismatches.append(_whole(name, f"has other columns on the target ({differing})"))
+        elif name not in there:
+            mismatches.append(_whole(name, f"is missing on the {ahead}"))
+        elif set(table.columns) != set(there[name].columns):
+            differing = ", ".join(sorted(set(table.columns) ^ set(there[name].columns)))
+            mismatches.append(_whole(name, f"has other columns on the {ahead} ({differing})"))
         else:
             compared.append(name)
     return compared, not_compared, mismatches

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from .._core.errors import ClientError, GateError, WaitTimeout
 from .._core.waiting import Clock, wait_until
 from .._postgresql import client
-from .names import FORWARD_LINK, MARKER_TABLE
+from .names import FORWARD_LINK, MARKER_TABLE, REVERSE_LINK, REVERSE_MARKER_TABLE
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -98,6 +98,26 @@ END $lock$
 """
 
 
+@dataclass(frozen=True)
+class Way:
+    """The link that carries the application's writes to the side that is compared with the serving one.
+
+    :param here: side that serves
+    :param ahead: side that follows
+    :param link: name of publication and subscription
+    :param marker_table: our table that goes that way
+    """
+
+    here: str
+    ahead: str
+    link: str
+    marker_table: str
+
+
+FORWARD = Way("source", "target", FORWARD_LINK, MARKER_TABLE)
+REVERSE = Way("target", "source", REVERSE_LINK, REVERSE_MARKER_TABLE)
+
+
 class HoldBroken(Exception):
     """An attempt came to its bound; the locks are gone. Says why.
 
@@ -131,27 +151,33 @@ def export_snapshot(connection: Connection) -> str:
     return str(client.query_value(connection, "SELECT pg_export_snapshot()"))
 
 
-def check_link(source: Connection, target: Connection) -> None:
+def check_link(way: Way, here: Connection, ahead: Connection) -> None:
     """Refuse while the link cannot bring the marker: it is off, copies tables, or misses one.
 
     :raises GateError: says what and what to do
     """
-    subscription = client.query(target, "SELECT oid, subenabled FROM pg_subscription WHERE subname = %s", (FORWARD_LINK,))
+    repair = "run the phase replicate first" if way.ahead == "target" else "there is no way back (cutover.json says why)"
+    subscription = client.query(
+        ahead,
+        "SELECT oid, subenabled FROM pg_subscription WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        (way.link,),
+    )
     if not subscription:
-        raise GateError(f"The target has no subscription {FORWARD_LINK}: run the phase replicate first.")
+        raise GateError(f"The {way.ahead} has no subscription {way.link}: {repair}.")
     if not subscription[0]["subenabled"]:
-        raise GateError(f"The subscription {FORWARD_LINK} on the target is disabled: run the phase replicate again.")
+        raise GateError(f"The subscription {way.link} on the {way.ahead} is disabled: look at that server's log, enable it, run again.")
     copying = client.query(
-        target, "SELECT srrelid::regclass::text AS name FROM pg_subscription_rel WHERE srsubid = %s AND srsubstate <> 'r' ORDER BY 1", (subscription[0]["oid"],)
+        ahead, "SELECT srrelid::regclass::text AS name FROM pg_subscription_rel WHERE srsubid = %s AND srsubstate <> 'r' ORDER BY 1", (subscription[0]["oid"],)
     )
     if copying:
         names = ", ".join(row["name"] for row in copying[:5])
         raise GateError(f"{len(copying)} tables are still being copied ({names}): wait until replicate is done.")
-    if not client.query_value(source, "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s)", (FORWARD_LINK,)):
-        raise GateError(f"The source has no publication {FORWARD_LINK}: run the phase replicate first.")
+    if not client.query_value(here, "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s)", (way.link,)):
+        raise GateError(f"The {way.here} has no publication {way.link}: {repair}.")
 
 
 def take_paired_snapshots(
+    way: Way,
     open_session: t.Callable[..., Connection],
     exporters: dict[str, Connection],
     tables: list[str],
@@ -162,6 +188,7 @@ def take_paired_snapshots(
 ) -> Snapshots:
     """Take the two snapshots; the exporting transactions are left open on ``exporters``.
 
+    :param way: which side serves, and the link to the other
     :param open_session: opens a session on a side, ``open_session("source", settings={...})``
     :param exporters: idle autocommit sessions by side
     :param tables: quoted names to lock, roots of partitions before their leaves; one that could not be had goes first in the next attempt
@@ -172,10 +199,10 @@ def take_paired_snapshots(
     """
     # A marker that an earlier run of this name has sent must not be taken for ours.
     run = f"{run} {uuid.uuid4().hex[:12]}"
-    marker = open_session("source", settings={"synchronous_commit": "on", "statement_timeout": "10000"})
+    marker = open_session(way.here, settings={"synchronous_commit": "on", "statement_timeout": "10000"})
     try:
         report("waiting until the link has caught up")
-        _catch_up(marker, exporters["target"], run, bounds, clock)
+        _catch_up(way, marker, exporters[way.ahead], run, bounds, clock)
         longest = 0.0
         failures: list[str] = []
         backoff = FIRST_BACKOFF_SECONDS
@@ -184,7 +211,7 @@ def take_paired_snapshots(
             report(f"taking the snapshots, attempt {attempt} of {bounds.attempts}")
             try:
                 waits = replace(bounds, lock_timeout_ms=min(bounds.lock_timeout_ms, FIRST_LOCK_TIMEOUT_MS << attempt - 1))
-                names, positions, held = _attempt(open_session, marker, exporters, tables, f"{run} {attempt}", waits, clock)
+                names, positions, held = _attempt(way, open_session, marker, exporters, tables, f"{run} {attempt}", waits, clock)
                 return Snapshots(names, positions, round(max(longest, held), 1), attempt, failures)
             except HoldBroken as broken:
                 for exporter in exporters.values():
@@ -206,7 +233,7 @@ def take_paired_snapshots(
     )
 
 
-def _catch_up(marker: Connection, target: Connection, run: str, bounds: Bounds, clock: Clock) -> None:
+def _catch_up(way: Way, marker: Connection, ahead: Connection, run: str, bounds: Bounds, clock: Clock) -> None:
     """Send markers without any lock until one arrives in half of the hold: then the locked one will, too."""
     deadline = clock.monotonic() + bounds.catch_up_seconds
     number = 0
@@ -214,11 +241,11 @@ def _catch_up(marker: Connection, target: Connection, run: str, bounds: Bounds, 
         number += 1
         name = f"{run} ahead {number}"
         began = clock.monotonic()
-        _send(marker, name)
+        _send(way, marker, name)
         wait_until(
-            lambda name=name: _arrived(target, name),  # type: ignore[misc]
+            lambda name=name: _arrived(way, ahead, name),  # type: ignore[misc]
             bool,
-            "A marker row over the forward link (it lags or has stopped: look at pg_stat_subscription and the target's log)",
+            f"A marker row over {way.link} (it lags or has stopped: look at pg_stat_subscription and the log on the {way.ahead})",
             max(0.0, deadline - clock.monotonic()),
             POLL_SECONDS,
             clock,
@@ -226,10 +253,11 @@ def _catch_up(marker: Connection, target: Connection, run: str, bounds: Bounds, 
         if (clock.monotonic() - began) * 1000 <= bounds.hold_ms / 2:
             return
         if clock.monotonic() >= deadline:
-            raise WaitTimeout(f"The forward link did not come closer than {bounds.hold_ms / 2:g} ms within {bounds.catch_up_seconds} s.")
+            raise WaitTimeout(f"{way.link} did not come closer than {bounds.hold_ms / 2:g} ms within {bounds.catch_up_seconds} s.")
 
 
 def _attempt(
+    way: Way,
     open_session: t.Callable[..., Connection],
     marker: Connection,
     exporters: dict[str, Connection],
@@ -243,7 +271,7 @@ def _attempt(
     :raises HoldBroken: at a bound; the locks are gone
     """
     fence = open_session(
-        "source",
+        way.here,
         settings={
             "lock_timeout": f"{bounds.lock_timeout_ms}ms",
             "statement_timeout": f"{bounds.hold_ms}ms",
@@ -262,10 +290,10 @@ def _attempt(
             waited = (clock.monotonic() - began) * 1000
             holders = describe_holders(read_holders(marker, tables, pid, waited))
             raise HoldBroken(f"after {waited:.0f} ms some tables were still held by {holders}.", error.details.get("table")) from error
-        _send(marker, name)
-        while not _arrived(exporters["target"], name):
+        _send(way, marker, name)
+        while not _arrived(way, exporters[way.ahead], name):
             if clock.monotonic() > deadline:
-                raise HoldBroken(f"the marker row did not reach the target within {bounds.hold_ms} ms.")
+                raise HoldBroken(f"the marker row did not reach the {way.ahead} within {bounds.hold_ms} ms.")
             clock.sleep(POLL_SECONDS)
         names = {side: export_snapshot(exporters[side]) for side in ("source", "target")}
         # The locks must have stood until both snapshots were taken: a fence that the server has ended is noticed here.
@@ -279,12 +307,12 @@ def _attempt(
     return names, {side: read_position(exporters[side]) for side in ("source", "target")}, held
 
 
-def _send(marker: Connection, name: str) -> None:
-    client.query(marker, f"INSERT INTO {MARKER_TABLE} (id) VALUES (%s)", (name,))
+def _send(way: Way, marker: Connection, name: str) -> None:
+    client.query(marker, f"INSERT INTO {way.marker_table} (id) VALUES (%s)", (name,))
 
 
-def _arrived(target: Connection, name: str) -> bool:
-    return bool(client.query(target, f"SELECT FROM {MARKER_TABLE} WHERE id = %s", (name,)))
+def _arrived(way: Way, ahead: Connection, name: str) -> bool:
+    return bool(client.query(ahead, f"SELECT FROM {way.marker_table} WHERE id = %s", (name,)))
 
 
 def read_holders(connection: Connection, tables: list[str], fence_pid: int, waited_ms: float) -> list[dict[str, t.Any]]:

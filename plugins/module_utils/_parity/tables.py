@@ -12,7 +12,7 @@ from .._core.errors import ClientError
 from .._postgresql import client
 from . import plan
 from .model import Chunk, Key, Sum, Table
-from .names import FORWARD_LINK, PROBE_TABLE, SCHEMA, SYSTEM_SCHEMAS
+from .names import PROBE_TABLE, SCHEMA, SYSTEM_SCHEMAS
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -64,13 +64,14 @@ _LARGE_OBJECTS = """
     FROM pg_largeobject_metadata m"""
 
 
-def read_tables(connection: Connection) -> dict[str, Table]:
+def read_tables(connection: Connection, link: str) -> dict[str, Table]:
     """All ordinary tables and leaf partitions of users, and the probe's, by quoted name.
 
+    :param link: name of the publication that says which are published
     :raises ClientError: the catalogs could not be read
     """
     found = {}
-    for row in client.query(connection, _TABLES, (FORWARD_LINK,)):
+    for row in client.query(connection, _TABLES, (link,)):
         key = tuple(Key(**part) for part in row["key"] or [])
         found[row["name"]] = Table(
             row["name"], row["oid"], row["filenode"], row["bytes"], tuple(row["columns"]), key, row["published"], row["persistence"], row["extension"]

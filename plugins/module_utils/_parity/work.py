@@ -35,10 +35,11 @@ class Options:
     """How to compare.
 
     :param run: names this run
-    :param following: the application writes and the forward link carries it; without, both sides must be quiet
+    :param following: the application writes and the link carries it; without, both sides must be quiet
     :param jobs: sessions per side that read at the same time
     :param chunk_bytes: size of a range
     :param bounds: of the hold
+    :param way: which side serves
     :param compare_large_objects: whether a differing large object is a mismatch, or only noted
     """
 
@@ -47,6 +48,7 @@ class Options:
     jobs: int = 2
     chunk_bytes: int = 64 * 1024 * 1024
     bounds: snapshot.Bounds = snapshot.Bounds()
+    way: snapshot.Way = snapshot.FORWARD
     compare_large_objects: bool = True
 
 
@@ -105,9 +107,10 @@ class Comparison:
         began, started_at = self._clock.monotonic(), utc_now()
         try:
             main = {side: self._session(side) for side in SIDES}
-            self._lock_out_other_work(main[SOURCE])
+            way = self.options.way
+            self._lock_out_other_work(main[SOURCE], main[way.here])
             if self.options.following:
-                snapshot.check_link(main[SOURCE], main[TARGET])
+                snapshot.check_link(way, main[way.here], main[way.ahead])
             evidence = self._compare(main)
         finally:
             for session in self._opened:
@@ -120,6 +123,7 @@ class Comparison:
             "finished_at": utc_now(),
             "outcome": "failed" if evidence["mismatches"] else "done",
             "following": self.options.following,
+            "serves": self.options.way.here,
             "seconds": round(self._clock.monotonic() - began, 2),
             **evidence,
         }
@@ -128,8 +132,9 @@ class Comparison:
         self._step("reading the schemas")
         before = {side: fingerprint.read_fingerprint(main[side]) for side in SIDES}
         schema = fingerprint.compare_fingerprints(before[SOURCE], before[TARGET])
-        known = {side: tables.read_tables(main[side]) for side in SIDES}
-        chosen, not_compared, mismatches = plan.select_tables(known[SOURCE], known[TARGET], self.options.following)
+        known = {side: tables.read_tables(main[side], self.options.way.link) for side in SIDES}
+        here, ahead = self.options.way.here, self.options.way.ahead
+        chosen, not_compared, mismatches = plan.select_tables(known[here], known[ahead], self.options.following, ahead)
         mismatches = schema_mismatches(schema.mismatches) + mismatches
         self.state.tables_total = len(chosen)
         self.state.bytes_total = sum(known[SOURCE][name].bytes for name in chosen)
@@ -140,7 +145,7 @@ class Comparison:
         pending = chosen
         for number in range(1, ROUNDS + 1):
             exporters = {side: self._session(side) for side in SIDES}
-            taken = self._take_snapshots(exporters, main[SOURCE], known[SOURCE], f"parity {self.options.run} {number}")
+            taken = self._take_snapshots(exporters, main[here], known[here], f"parity {self.options.run} {number}")
             hold_ms, attempts = max(hold_ms, taken.hold_ms), attempts + taken.attempts
             if number == 1:
                 positions = taken.positions
@@ -154,16 +159,16 @@ class Comparison:
                 names = ", ".join(rewritten)
                 raise GateError(f"Tables {names} were truncated or rewritten in each of {ROUNDS} rounds while they were read: run again at a quieter time.")
             pending = rewritten
-            known = {side: tables.read_tables(main[side]) for side in SIDES}
+            known = {side: tables.read_tables(main[side], self.options.way.link) for side in SIDES}
             gone = [name for name in pending if name not in known[SOURCE] or name not in known[TARGET]]
             if gone:
                 raise GateError(f"Tables {', '.join(gone)} were dropped while they were compared: run again.")
 
         self._step("reading sequences")
         values = {side: sequences.read_sequences(main[side], SCHEMA) for side in SIDES}
-        behind = sequences.sequences_behind(values[SOURCE], values[TARGET])
+        behind = sequences.sequences_behind(values[here], values[ahead])
         if not self.options.following:
-            mismatches += [{"object": f"sequence {name}", "problem": "is behind the source's on the target"} for name in behind]
+            mismatches += [{"object": f"sequence {name}", "problem": f"is behind the {here}'s on the {ahead}"} for name in behind]
         notes = list(schema.notes)
         differing = compare_large_objects(large[SOURCE], large[TARGET])
         if differing and self.options.compare_large_objects:
@@ -184,7 +189,7 @@ class Comparison:
             "bytes": self.state.bytes_total,
             "chunks": sum(tally.chunks for tally in self.state.tallies.values()),
             "mismatches": mismatches,
-            "not_compared": schema.not_compared + not_compared + tables.read_uncompared(main[SOURCE]),
+            "not_compared": schema.not_compared + not_compared + tables.read_uncompared(main[here]),
             "notes": notes,
             "sequences": len(values[SOURCE]),
             "sequences_behind": behind,
@@ -192,9 +197,9 @@ class Comparison:
             "hold_ms": hold_ms,
             "hold_attempts": attempts,
             "fingerprint": {side: before[side].summary() for side in SIDES},
-            # The target's, for the cutover: a change of either makes this comparison void.
-            "system_identifier": positions[TARGET].system_identifier,
-            "timeline": positions[TARGET].timeline,
+            # Those of the side that follows, for the cutover: a change of either makes this comparison void.
+            "system_identifier": positions[ahead].system_identifier,
+            "timeline": positions[ahead].timeline,
             "source": positions[SOURCE].as_dict(),
             "target": positions[TARGET].as_dict(),
             "by_table": [
@@ -202,21 +207,21 @@ class Comparison:
             ],
         }
 
-    def _lock_out_other_work(self, source: Connection) -> None:
-        """Neither a copy nor a cutover may run beside us, for as long as this session lives.
+    def _lock_out_other_work(self, source: Connection, here: Connection) -> None:
+        """Neither a copy nor a cutover may run beside us, for as long as these sessions live.
 
         :raises GateError: one does
         """
-        for lock, what in ((LOCK_COPY, "initial copy"), (LOCK_CUTOVER, "cutover")):
-            if not client.query_value(source, "SELECT pg_try_advisory_lock_shared(%s, %s)", (LOCK_CLASS, lock)):
-                raise GateError(f"A {what} is running on the source (advisory lock {LOCK_CLASS}, {lock}): wait until it has ended.")
+        for lock, what, session in ((LOCK_COPY, "initial copy", source), (LOCK_CUTOVER, "cutover", here)):
+            if not client.query_value(session, "SELECT pg_try_advisory_lock_shared(%s, %s)", (LOCK_CLASS, lock)):
+                raise GateError(f"A {what} is running (advisory lock {LOCK_CLASS}, {lock}): wait until it has ended.")
 
-    def _take_snapshots(self, exporters: dict[str, Connection], source: Connection, known: dict[str, Table], run: str) -> snapshot.Snapshots:
+    def _take_snapshots(self, exporters: dict[str, Connection], here: Connection, known: dict[str, Table], run: str) -> snapshot.Snapshots:
         if not self.options.following:
             names = {side: snapshot.export_snapshot(exporters[side]) for side in SIDES}
             return snapshot.Snapshots(names, {side: snapshot.read_position(exporters[side]) for side in SIDES})
-        locked = tables.read_partitioned(source) + [name for name in sorted(known) if known[name].published]
-        return snapshot.take_paired_snapshots(self._session, exporters, locked, run, self.options.bounds, self._clock, self._step)
+        locked = tables.read_partitioned(here) + [name for name in sorted(known) if known[name].published]
+        return snapshot.take_paired_snapshots(self.options.way, self._session, exporters, locked, run, self.options.bounds, self._clock, self._step)
 
     def _compare_tables(self, names: list[str], known: dict[str, dict[str, Table]], snapshots: dict[str, str]) -> list[str]:
         """Compare at the snapshots and fill the tallies; returns the tables that were rewritten meanwhile."""

@@ -39,6 +39,12 @@ def silence(connection: Connection) -> bool:
     return True
 
 
+def speak(connection: Connection) -> None:
+    """Give a silenced session the server's own logging back."""
+    for name in QUIET:
+        client.query(connection, f"RESET {name}")
+
+
 def apply(connection: Connection, actions: list[Action]) -> None:
     """Run the private forms in one transaction; nothing of it stays when one fails.
 

@@ -62,25 +62,6 @@ def slot_statement(name: str, server_version: int) -> str:
     return f"CREATE_REPLICATION_SLOT {identifier(name)} LOGICAL pgoutput {words}"
 
 
-def subscription_statement(name: str, conninfo: str, server_version: int) -> str:
-    """CREATE SUBSCRIPTION on the slot that the copy's snapshot came from, not enabled yet.
-
-    synchronous_commit = off: applying keeps up with a busy source, and the worker still confirms only what its own server has flushed. That
-    the standby has it too is shown where it counts: the cutover's barrier is a synchronous commit after the last applied row, and a change of
-    the target's leader makes the comparison of all rows void.
-    """
-    options = {"create_slot": "false", "slot_name": literal(name), "copy_data": "false", "enabled": "false", "synchronous_commit": "'off'"}
-    if server_version >= 150000:
-        options["disable_on_error"] = "false"
-    if server_version >= 160000:
-        # What came over the way back is not sent there again (publishers before 16 send it all the same).
-        options["origin"] = "'none'"
-        # As the tables' owners, which is the default, the worker could not write tables that force row level security on them.
-        options["run_as_owner"] = "true"
-    words = ", ".join(f"{key} = {value}" for key, value in options.items())
-    return f"CREATE SUBSCRIPTION {identifier(name)} CONNECTION {literal(conninfo)} PUBLICATION {identifier(name)} WITH ({words})"
-
-
 def plan_gates(source: dict[str, t.Any], target: dict[str, t.Any], tables: list[Table], method: str, programs_version: int | None) -> list[dict[str, str]]:
     """Everything that forbids to begin, each with its remedy; [] when nothing does.
 

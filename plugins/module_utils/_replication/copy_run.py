@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from .._core.errors import ClientError, GateError, PgHaError, PlanError
 from .._core.outcome import Outcome
 from .._postgresql import client, private
+from .._postgresql.subscription import Link, subscription_statement
 from . import copy_client, copy_plan, link_client, own, toc
-from .model import Link, Report, RestoreFacts, Settings, Table
+from .model import Report, RestoreFacts, Settings, Table
 from .names import identifier
 from .pool import Job, run_jobs
 from .programs import Programs
@@ -334,7 +335,7 @@ class _Copy:
         """Make the subscription, not enabled yet: that the target reaches the source is known before hours of copying, not after."""
         if self.link is None:
             raise PlanError("Method logical needs option link: how the target's servers reach the source.")
-        statement = copy_plan.subscription_statement(own.FORWARD_LINK, self.link.conninfo(own.FORWARD_LINK), self.sides.target.server_version)
+        statement = subscription_statement(own.FORWARD_LINK, self.link.conninfo(own.FORWARD_LINK), self.sides.target.server_version, slot=own.FORWARD_LINK)
         connection = copy_client.open_session(self.settings, self.settings.target)
         try:
             private.silence(connection)

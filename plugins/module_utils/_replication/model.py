@@ -57,41 +57,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Link:
-    """How the target's servers reach the source.
-
-    :param passfile: path on the target's servers; the password is never part of the connection string
-    :param ca_file: path on the target's servers; verify-full when given
-    """
-
-    host: str
-    port: int
-    user: str
-    dbname: str
-    passfile: str | None = None
-    ca_file: str | None = None
-
-    def conninfo(self, application_name: str) -> str:
-        """Connection string without a secret."""
-        parts: dict[str, t.Any] = {
-            "host": self.host,
-            "port": self.port,
-            "dbname": self.dbname,
-            "user": self.user,
-            "passfile": self.passfile,
-            "sslmode": "verify-full" if self.ca_file else None,
-            "sslrootcert": self.ca_file,
-            "application_name": application_name,
-            "connect_timeout": 10,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-        }
-        quoted = {key: str(value).replace("\\", "\\\\").replace("'", "\\'") for key, value in parts.items() if value is not None}
-        return " ".join(f"{key}='{value}'" for key, value in quoted.items())
-
-
-@dataclass(frozen=True)
 class RestoreFacts:
     """What the source's catalogs say of the entries of a dump, which names them by (catalog, OID).
 

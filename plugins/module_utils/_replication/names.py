@@ -2,9 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # This is a private util of freight.pg_ha: it may change without notice.
-"""Quoting of identifiers, literals and list settings (pure)."""
+"""Quoting of relations and list settings (pure)."""
 
 from __future__ import annotations
+
+from .._postgresql.quoting import identifier as identifier
+from .._postgresql.quoting import literal as literal
 
 # Settings whose stored value is a list of quoted names (GUC_LIST_QUOTE in PostgreSQL's guc_tables.c): each name is one literal.
 LIST_SETTINGS = frozenset(
@@ -12,20 +15,9 @@ LIST_SETTINGS = frozenset(
 )
 
 
-def identifier(name: str) -> str:
-    """A quoted identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def relation(schema: str, name: str) -> str:
     """A quoted relation with its schema."""
     return f"{identifier(schema)}.{identifier(name)}"
-
-
-def literal(value: str) -> str:
-    """A string literal that means the same whatever standard_conforming_strings is."""
-    quoted = "'" + value.replace("'", "''") + "'"
-    return " E" + quoted.replace("\\", "\\\\") if "\\" in value else quoted
 
 
 def split_list(value: str) -> list[str]:

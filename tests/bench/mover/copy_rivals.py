@@ -23,8 +23,9 @@ sys.path.insert(0, "/opt/pg_ha_bench")
 from module_utils._migration import guards, schema
 from module_utils._parity.work import Comparison, Options
 from module_utils._postgresql import client
+from module_utils._postgresql.subscription import Link
 from module_utils._replication import copy_run, own, programs
-from module_utils._replication.model import Link, Settings
+from module_utils._replication.model import Settings
 
 BIN = max(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parts[-2]))
 HOME = pathlib.Path("/var/lib/pg_ha_bench")

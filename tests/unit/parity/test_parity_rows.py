@@ -111,7 +111,7 @@ def test_a_change_behind_the_back_is_named(pair: t.Any, table: str, statement: s
     pair.on("target", f"CREATE TABLE ha_migration.kept AS SELECT * FROM {table}")
     pair.behind_its_back(statement)
     evidence = compare(pair)
-    columns = ", ".join(tables.read_tables(pair.target)[table].columns).replace(", twice", "")
+    columns = ", ".join(tables.read_tables(pair.target, names.FORWARD_LINK)[table].columns).replace(", twice", "")
     overriding = "OVERRIDING SYSTEM VALUE" if table == "public.account" else ""
     pair.behind_its_back(
         f"DELETE FROM {table}; INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM ha_migration.kept; DROP TABLE ha_migration.kept"
@@ -196,7 +196,11 @@ def test_writers_that_take_tables_in_another_order_are_waited_for(pair: t.Any) -
             while not stop.is_set():
                 client.query(session, "BEGIN; UPDATE public.pair SET c = 'w' WHERE a = %s", (number,))
                 time.sleep(0.02)
-                client.query(session, "UPDATE public.entry SET amount = amount WHERE false; UPDATE public.account SET balance = balance + 1 WHERE id = %s; COMMIT", (number,))
+                client.query(
+                    session,
+                    "UPDATE public.entry SET amount = amount WHERE false; UPDATE public.account SET balance = balance + 1 WHERE id = %s; COMMIT",
+                    (number,),
+                )
         except ClientError as error:
             failures.append(error.message)
         finally:
@@ -256,7 +260,7 @@ def test_a_hold_ends_with_its_process(pair: t.Any, how: signal.Signals) -> None:
             time.sleep(60)
         snapshot._catch_up = lambda *_: None
         snapshot._arrived = never
-        snapshot.take_paired_snapshots(opened, {{"source": opened("source"), "target": opened("target")}}, ["public.account"], "dying",
+        snapshot.take_paired_snapshots(snapshot.FORWARD, opened, {{"source": opened("source"), "target": opened("target")}}, ["public.account"], "dying",
                                        snapshot.Bounds(hold_ms=500), SYSTEM_CLOCK)
     """)
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)

@@ -10,8 +10,9 @@ import dataclasses
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link, subscription_statement
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_plan, database, link_plan, names, own, roles, toc
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, Link, LinkState, Table
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, LinkState, Table
 
 NASTY = 'we""ird %s; --'.replace('""', '"')
 VERIFIER = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
@@ -304,7 +305,9 @@ def test_copy_statements():
     [(140000, [], ["origin", "disable_on_error"]), (150000, ["disable_on_error = false"], ["origin"]), (170000, ["origin = 'none'"], [])],
 )
 def test_the_subscription_uses_only_what_its_server_knows(version, present, absent):
-    statement = copy_plan.subscription_statement("ha_migration_forward", Link("db1", 5432, "link", "freight", "/p", "/c").conninfo("x"), version)
+    statement = subscription_statement(
+        "ha_migration_forward", Link("db1", 5432, "link", "freight", "/p", "/c").conninfo("x"), version, slot="ha_migration_forward"
+    )
     assert all(word in statement for word in [*present, "synchronous_commit = 'off'", "copy_data = false", "create_slot = false"])
     assert not any(word in statement for word in absent)
     assert "password=" not in statement and "passfile=''/p''" in statement and "verify-full" in statement

@@ -1,0 +1,245 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""There and back again: clients move to the target and return, over links of a real server, and nothing that they wrote is lost or doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, schema, section, settle
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity import snapshot, work
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+
+from tests.evidence import problems
+
+from .migrations import Migration
+
+
+class There(Migration):
+    """A migration of method logical, with the way back."""
+
+    def compare(self):
+        """The comparison of all rows while the side that serves now is written."""
+        serves = decision.plan_serving(decision.read_history(self.here, "source"), decision.read_history(self.ahead, "target"))
+        way = snapshot.FORWARD if serves == "source" else snapshot.REVERSE
+        options = work.Options(run=f"{time.monotonic_ns()}", way=way)
+        return work.Comparison(
+            lambda side, settings=None: client.connect(self.service_file, side, application_name="p", settings=settings), options, print
+        ).run()
+
+    def move(self, serves, **changes):
+        """Cut over or roll back, with a comparison just before."""
+        evidence = self.compare()
+        assert evidence["mismatches"] == [] and problems(evidence) == []
+        return self.cut_over(serves=serves, parity=evidence, way_back=self.way_back(), **changes)
+
+    def way_back(self):
+        return {**self.reach(), "password_file": None, "passfile": None, "ca_file": None}
+
+    def slots(self):
+        """Slots of this migration by side."""
+        rows = client.query(self.here, "SELECT slot_name, database FROM pg_replication_slots WHERE database = ANY (%s)", (list(self.names.values()),))
+        sides = {name: side for side, name in self.names.items()}
+        return {(sides[row["database"]], row["slot_name"]) for row in rows}
+
+    def subscriptions(self):
+        """Subscriptions by side: enabled or not."""
+        statement = "SELECT subname, subenabled FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        sides = {"source": self.here, "target": self.ahead}
+        return {(side, row["subname"]): row["subenabled"] for side, connection in sides.items() for row in client.query(connection, statement)}
+
+    def side(self, name):
+        return {"source": self.here, "target": self.ahead}[name]
+
+    def wait_for_rows(self, side, number, seconds=20):
+        deadline = time.monotonic() + seconds
+        while self.rows(self.side(side)) != number:
+            assert time.monotonic() < deadline, f"{self.rows(self.side(side))} rows on the {side}, not {number}"
+            time.sleep(0.02)
+
+    def end(self):
+        for subscriber, publisher, name in ((self.ahead, self.here, schema.FORWARD_LINK), (self.here, self.ahead, schema.REVERSE_LINK)):
+            settle.retire_link(subscriber, publisher, name)
+        super().end()
+
+
+@pytest.fixture
+def there(postgresql_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(migration_cutover, "SETTLE_SECONDS", 0.0)
+    found = There(postgresql_server, tmp_path, monkeypatch, "logical")
+    yield found
+    found.end()
+
+
+def test_clients_go_and_return_as_often_as_they_like_and_nothing_is_lost(there):
+    rows = there.rows(there.here)
+    for round_number in range(3):
+        for serves, leaves in (("target", "source"), ("source", "target")):
+            outcome = there.move(serves)
+            there.wait_until_served_by(serves, 3)
+            assert outcome.result["serves"] == serves and outcome.result["evidence"]["way_back"]["follows"], outcome.result["evidence"]["way_back"]
+            back = schema.link_towards(leaves)
+            assert there.slots() == {(serves, back)} and there.subscriptions() == {(leaves, back): True}, round_number
+            assert there.refused(there.side(leaves))
+            for _ in range(5):
+                there.write(there.side(serves))
+            rows += 5
+            there.wait_for_rows(leaves, rows)
+            assert there.rows(there.side(serves)) == rows
+    assert there.compare()["mismatches"] == []
+
+
+def test_what_is_written_while_clients_move_does_not_come_back(there):
+    """What the next side applied between its slot and the decision would be a doubled row on the side that was left, and would stop the way back."""
+    stop = threading.Event()
+
+    def write():
+        session = there.connect("source")
+        # It bypasses the pooler, so that it writes up to the fence.
+        with contextlib.suppress(ClientError):
+            while not stop.is_set():
+                there.write(session)
+                time.sleep(0.001)
+        session.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        there.move("target")
+    finally:
+        stop.set()
+        writer.join()
+    rows = there.rows(there.here)
+    assert rows > 302
+    there.write(there.ahead)
+    there.wait_for_rows("source", rows + 1)
+    assert there.rows(there.ahead) == rows + 1
+    assert there.compare()["mismatches"] == []
+
+
+def test_an_attempt_that_is_undone_leaves_no_way_back(there):
+    there.pooler.refuses_pause = True
+    with pytest.raises(section.Undone):
+        there.move("target", pause_seconds=0.2)
+    there.wait_until_served_by("source", 6)
+    assert there.slots() == {("source", schema.FORWARD_LINK)} and there.subscriptions() == {("target", schema.FORWARD_LINK): True}
+    there.pooler.refuses_pause = False
+    assert there.move("target").result["evidence"]["way_back"]["follows"]
+
+
+class Died(BaseException):
+    """The process is gone, its sessions stay open as those of a lost host do."""
+
+
+@pytest.mark.parametrize("moment", ["before decide", "after decide", "after flip"])
+def test_a_run_that_died_is_finished_and_the_way_back_has_no_gap(there, monkeypatch, moment):
+    plain = section.Steps.run
+
+    def run(self, name, step):
+        def act(seen):
+            if seen == moment:
+                raise Died
+
+        self.observe = act
+        return plain(self, name, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(section.Steps, "run", run)
+        with pytest.raises(Died):
+            there.move("target", budget_seconds=2.0)
+    serves = "source" if moment == "before decide" else "target"
+    there.wait_until_served_by(serves, 6)
+    there.write(there.side(serves))
+    evidence = there.compare() if serves == "source" else None
+    # The dead process' sessions hold the lock in this process; it ends with them.
+    client.query(
+        there.here,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY (%s) AND application_name LIKE 'ha_migration cutover%%'",
+        (list(there.names.values()),),
+    )
+    outcome = there.cut_over(serves="target", parity=evidence, way_back=there.way_back())
+    assert outcome.result["serves"] == "target" and outcome.result["evidence"]["way_back"]["follows"]
+    rows = there.rows(there.ahead)
+    there.write(there.ahead)
+    there.wait_for_rows("source", rows + 1)
+    assert there.compare()["mismatches"] == []
+
+
+def test_a_side_that_cannot_be_reached_is_known_before_clients_are_held(there):
+    evidence = there.compare()
+    with pytest.raises(GateError, match=r"no way back: the source cannot follow the target as role postgres at 127.0.0.1:1\b"):
+        there.cut_over(parity=evidence, way_back={**there.way_back(), "port": 1})
+    assert not any(statement.startswith("PAUSE") for statement in there.pooler.log)
+    assert there.slots() == {("source", schema.FORWARD_LINK)} and there.subscriptions() == {("target", schema.FORWARD_LINK): True}
+
+
+def test_without_a_way_back_nothing_returns(there):
+    outcome = there.cut_over(parity=there.compare())
+    assert outcome.result["evidence"]["way_back"] is None and there.slots() == set() and there.subscriptions() == {}
+    with pytest.raises(GateError, match="link: ha_migration_reverse: the source has no such subscription; there is no way back"):
+        there.cut_over(serves="source", parity={**there_evidence(there), "serves": "target"})
+
+
+def there_evidence(there):
+    return {"mismatches": [], "finished_at": "2027-01-01T00:00:00+00:00", "timeline": 1, "system_identifier": "1"}
+
+
+def test_a_lost_slot_is_told_and_hinders_nobody(there, monkeypatch):
+    plain = section.wait_until_served
+
+    def lose(*arguments):
+        plain(*arguments)
+        client.query(there.ahead, "SELECT pg_drop_replication_slot(%s)", (schema.REVERSE_LINK,))
+
+    monkeypatch.setattr(section, "wait_until_served", lose)
+    outcome = there.move("target")
+    there.wait_until_served_by("target", 3)
+    found = outcome.result["evidence"]["way_back"]
+    assert not found["follows"] and "has lost slot ha_migration_reverse" in found["problem"]
+
+
+def test_the_comparison_of_the_other_direction_does_not_count(there):
+    evidence = there.compare()
+    there.cut_over(parity=evidence, way_back=there.way_back())
+    with pytest.raises(GateError, match="parity: the rows were never compared while the target served; run playbooks/verify.yml"):
+        there.cut_over(serves="source", parity=evidence, way_back=there.way_back())
+
+
+def test_an_unfinished_cutover_is_finished_first(there):
+    there.move("target")
+    client.query(there.here, f"UPDATE {schema.SCHEMA}.epoch SET state = 'open'")
+    with pytest.raises(GateError, match="Epoch 1, which leaves the source, was not finished: run playbook cut_over.yml again first"):
+        there.move("source")
+
+
+def test_clients_return_over_a_link_only(there):
+    with pytest.raises(UsageError, match="over a link only"):
+        there.cut_over(serves="source", method="dump")
+
+
+def test_roles_of_applications_get_their_login_back(there):
+    name = f"app_{time.monotonic_ns()}"
+    client.query(there.here, f"CREATE ROLE {name} LOGIN")
+    try:
+        there.move("target", application_roles=[name])
+        assert not client.query_value(there.here, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (name,))
+        seen = []
+        plain = section.warm
+        try:
+            section.warm = lambda *arguments: (seen.append(login(there, name)), plain(*arguments))
+            outcome = there.move("source", application_roles=[name])
+        finally:
+            section.warm = plain
+        assert seen == [True] and set(outcome.result["evidence"]["refused_writes"]) == {name, "postgres"}
+    finally:
+        client.query(there.here, f"DROP ROLE {name}")
+
+
+def login(there, name):
+    return client.query_value(there.here, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (name,))
