@@ -181,7 +181,8 @@ run:
 evidence:
   description:
     - What was measured of the attempt that led to the serving side. Epoch, C(steps) (name and ms), C(critical_section_ms) (first PAUSE to last pooler served),
-      C(paused_at) (seconds since 1970), refusals by role, ended sessions, C(way_back) (link, follows, problem; null without one). With O(method=dump) also C(initial_copy) and C(parity).
+      C(paused_at) (seconds since 1970), refusals by role, ended sessions, C(way_back) (link, follows, problem; null without one).
+      With O(method=dump) also C(initial_copy) and C(parity).
     - None when nothing was decided yet.
   type: dict
   returned: success

@@ -322,7 +322,8 @@ def read_durability(connection: Connection) -> dict[str, t.Any]:
     return client.query(
         connection,
         "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline, "
-        "pg_current_wal_insert_lsn()::text AS lsn, (SELECT count(*)::int FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming') AS sync_standbys",
+        "pg_current_wal_flush_lsn()::text AS lsn, "
+        "(SELECT count(*)::int FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming') AS sync_standbys",
     )[0]
 
 

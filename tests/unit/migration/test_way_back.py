@@ -29,9 +29,11 @@ class There(Migration):
         serves = decision.plan_serving(decision.read_history(self.here, "source"), decision.read_history(self.ahead, "target"))
         way = snapshot.FORWARD if serves == "source" else snapshot.REVERSE
         options = work.Options(run=f"{time.monotonic_ns()}", way=way)
-        return work.Comparison(
-            lambda side, settings=None: client.connect(self.service_file, side, application_name="p", settings=settings), options, print
-        ).run()
+
+        def open_session(side, settings=None):
+            return client.connect(self.service_file, side, application_name="ha_migration parity", settings=settings)
+
+        return work.Comparison(open_session, options, lambda progress: None).run()
 
     def move(self, serves, **changes):
         """Cut over or roll back, with a comparison just before."""
