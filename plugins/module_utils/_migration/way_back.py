@@ -15,6 +15,7 @@ from __future__ import annotations
 import typing as t
 
 from .._core.errors import ClientError, GateError, PgHaError
+from .._core.waiting import wait_until
 from .._postgresql import client, private
 from .._postgresql.quoting import identifier, literal
 from .._postgresql.subscription import Link, subscription_statement
@@ -23,6 +24,8 @@ from . import decision, guards, schema, settle
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
+# How long the worker of the side that was left may take to begin.
+FOLLOW_SECONDS = 10
 # From this version on a slot is kept on the standbys too, where they are told so (sync_replication_slots).
 FAILOVER_SLOTS_SINCE = 170000
 
@@ -99,6 +102,13 @@ class WayBack:
             self._move_slot(ahead, lsn)
             client.query(here, f"ALTER SUBSCRIPTION {identifier(self._name)} SET (slot_name = {literal(self._name)})")
         client.query(here, f"ALTER SUBSCRIPTION {identifier(self._name)} ENABLE")
+        wait_until(
+            lambda: client.query(ahead, "SELECT FROM pg_replication_slots WHERE slot_name = %s AND active", (self._name,)),
+            bool,
+            f"The {self._leaves} as a follower of slot {self._name} on the {self._serves} (look at its log)",
+            FOLLOW_SECONDS,
+            0.05,
+        )
 
     def _move_slot(self, ahead: Connection, lsn: str | None) -> None:
         """Past everything that came from the side that was left.

@@ -255,7 +255,7 @@ def test_a_hold_ends_with_its_process(pair: t.Any, how: signal.Signals) -> None:
         from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK
         from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
         opened = lambda side, settings=None: client.connect({pair.service_file!r}, side, application_name="dying", settings=settings)
-        def never(_target, _name):
+        def never(_way, _ahead, _name):
             print("holding", flush=True)
             time.sleep(60)
         snapshot._catch_up = lambda *_: None
