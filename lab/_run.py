@@ -53,18 +53,18 @@ def machine(name: str, *command: str, folder: str = "/") -> subprocess.Completed
     return subprocess.run(["docker", "exec", "-w", folder, f"pg-ha-lab-{name}", *command], capture_output=True, text=True, check=False)
 
 
-def load(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the load's program on the mover."""
-    return machine("mover", *LOAD, *arguments, folder="/opt/freight_load")
+def load(*arguments: str, on: str = "mover") -> subprocess.CompletedProcess[str]:
+    """Run the load's program, on the mover unless another machine has it."""
+    return machine(on, *LOAD, *arguments, folder="/opt/freight_load")
 
 
-def start_load(clients: int, transactions_per_second: float) -> None:
+def start_load(clients: int, transactions_per_second: float, on: str = "mover") -> None:
     """Begin a load unless one runs; ends the program when it does not come up."""
-    if load("status").returncode == 0:
+    if load("status", on=on).returncode == 0:
         return
     started = load(
         "start", "--service-file", "/etc/freight_load/pg_service.conf", "--service", "freight",
-        "--clients", str(clients), "--rate", str(transactions_per_second),
+        "--clients", str(clients), "--rate", str(transactions_per_second), on=on,
     )  # fmt: skip
     if started.returncode:
         stop(f"the load did not start: {started.stderr.strip()}")

@@ -1,0 +1,245 @@
+"""One case from a whole lab to its row: load, playbook, fault, the clients' account, the same playbook again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import _run
+
+from . import clients, judge, lab_state, matrix
+from .faults import FAULTS, Broken, Fault, Scene, docker, kill_tree, on, run_on
+from .observer import HOLD_SECONDS
+
+MOMENT_SECONDS = 300
+# How long a fault stands: the budget, the two seconds, and some to see that nobody waited for its end.
+STANDS_SECONDS = 10
+PLAYBOOK_SECONDS = 420
+SERVED_SECONDS = 90
+OBSERVER = "pg_ha_observer"
+# What a row says of the two runs, and what clients and prober say. None until it is known.
+SEEN = ("exit", "reason", "hit_after_ms", "served_by", "exit_again", "serves_after")
+MEASURED = ("served_s", "client_stall_s", "longest_gap_s", "errors", "errors_by_class", "lost", "duplicated", "unexpected", "two_writers")
+
+
+@dataclass
+class Playbook:
+    """A run of ansible-playbook in a process group of its own, with its output in a file."""
+
+    path: str
+    log: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                _run.playbook(self.path),
+                cwd=_run.ROOT,
+                env=_run.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self, seconds: float) -> int | None:
+        """Exit code, None when it had to be killed because it did not end."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def kill(self) -> None:
+        """End it and all its children; nothing to do when it has ended."""
+        if self.process.poll() is None:
+            kill_tree(self.process.pid)
+            self.process.wait()
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def install_observer() -> None:
+    """Lay the observer among the packages of the mover's Python; without an armed moment it does nothing."""
+    folder = on("mover", "python3", "-c", "import site; print(site.getsitepackages()[0])").strip()
+    on("mover", "mkdir", "-p", folder)
+    docker("cp", "-q", str(_run.ROOT / "tests" / "chaos" / "observer.py"), f"pg-ha-lab-mover:{folder}/{OBSERVER}.py")
+    run_on("mover", "sh", "-c", f"echo 'import {OBSERVER}' > {folder}/{OBSERVER}.pth")
+
+
+def observer(*arguments: str) -> tuple[str, ...]:
+    """Command of the observer on the mover."""
+    return ("python3", "-m", OBSERVER, *arguments)
+
+
+def on_mover(*command: str) -> list[str]:
+    """Command line that runs a command there."""
+    return ["docker", "exec", "pg-ha-lab-mover", *command]
+
+
+def reason(output: str) -> str:
+    """The message of the last failure in a playbook's output (callback format YAML or JSON), shortened; "" without one."""
+    _before, found, after = output.rpartition("fatal: [")
+    message = re.search(r"""\bmsg"?: *(?:[|>]-?\n)?(.*?)(?:\n\n|\n\s*[a-z_]+: |\nTASK |\nPLAY |\Z)""", after, re.DOTALL) if found else None
+    return " ".join(message[1].strip().strip("'\"}").split())[:300] if message else ""
+
+
+class Trial:
+    """One case; its row grows as it goes, so that what went wrong midway is a row too.
+
+    ``whole`` says whether the lab was made whole after it.
+    """
+
+    def __init__(self, case: matrix.Case, commit: str) -> None:
+        self.case = case
+        self.whole = False
+        self.log = lab_state.LOGS / case.name.replace("/", "-").replace(" ", "_")
+        self.trouble: list[str] = []
+        self.row: dict[str, Any] = {
+            **dataclasses.asdict(case),
+            "commit": commit,
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "serves": case.serves,
+            "waits_for": judge.waits_for(case),
+            "state": "unknown",
+            **dict.fromkeys(SEEN + MEASURED),
+            "trouble": self.trouble,
+        }
+
+    def run(self, number_of_clients: int, transactions_per_second: float) -> dict[str, Any]:
+        """The whole case, and the lab whole again after it.
+
+        :raises Broken: the case could not begin
+        """
+        scene = Scene(*lab_state.members())
+        epoch = lab_state.last_epoch(self.case.leaves)
+        clients.start(number_of_clients, transactions_per_second)
+        try:
+            hit_at = self._first_run(scene, FAULTS[self.case.actor](scene))
+            served_at = clients.wait_until_served(SERVED_SECONDS)
+            self._look(epoch)
+            self._second_run()
+            self._account(hit_at, served_at)
+        except Broken as broken:
+            self.trouble.append(str(broken))
+        finally:
+            self._tidy(clients.stop)
+            self.whole = self._tidy(lab_state.heal)
+        self.trouble += lab_state.following()
+        self.row["problems"] = judge.problems(self.row)
+        return self.row
+
+    def _tidy(self, work: Callable[[], None]) -> bool:
+        """Do it; what went wrong is of the row, and does not keep the rest from being done."""
+        try:
+            work()
+        except Broken as broken:
+            self.trouble.append(str(broken))
+            return False
+        return True
+
+    @property
+    def case_playbook(self) -> str:
+        """What is run, and run again."""
+        return matrix.PLAYBOOKS[self.case.direction]
+
+    def _first_run(self, scene: Scene, fault: Fault) -> float:
+        """The playbook up to the moment, the fault, its cure, the playbook's end; returns when it hit (seconds since 1970)."""
+        inside = self.case.moment in matrix.BOUNDARIES
+        run_on("mover", *(observer("arm", self.case.moment) if inside else observer("clear")))
+        playbook = None
+        try:
+            fault.prepare()
+            playbook = Playbook(self.case_playbook, self.log.with_suffix(".log"))
+            scene.playbook = playbook.process.pid
+            come = self._await_step(playbook, scene) if inside else self._await_output(playbook)
+            hit_at = time.time()
+            fault.hit()
+            self.row["hit_after_ms"] = round((time.time() - come) * 1000)
+            if inside and fault.goes_on:
+                run_on("mover", *observer("go"))
+            if inside and time.time() - come > HOLD_SECONDS:
+                self.trouble.append("The fault came late: the section had gone on by itself.")
+            try:
+                playbook.process.wait(STANDS_SECONDS)
+                time.sleep(max(0.0, hit_at + STANDS_SECONDS - time.time()))
+            except subprocess.TimeoutExpired:
+                pass  # it goes on while the fault is cured
+            fault.cure()
+            self.row["exit"] = playbook.wait(PLAYBOOK_SECONDS)
+            if self.row["exit"] is None:
+                self.trouble.append(f"The first run did not end within {PLAYBOOK_SECONDS} s and was killed.")
+            self.row["reason"] = reason(playbook.output())
+            return hit_at
+        finally:
+            fault.cure()
+            if playbook is not None:
+                playbook.kill()
+
+    def _second_run(self) -> None:
+        """The same playbook without a fault."""
+        playbook = Playbook(self.case_playbook, self.log.with_suffix(".again.log"))
+        try:
+            self.row["exit_again"] = playbook.wait(PLAYBOOK_SECONDS)
+        finally:
+            playbook.kill()
+        if self.row["exit_again"] != 0:
+            self.trouble.append(f"The second run says: {reason(playbook.output())}")
+        self.row["serves_after"] = lab_state.serves()
+        if clients.wait_until_served(SERVED_SECONDS) is None:
+            self.trouble.append("After the second run clients were not served.")
+
+    def _await_step(self, playbook: Playbook, scene: Scene) -> float:
+        """Wait until the section stands still at the moment; returns when (seconds since 1970)."""
+        with subprocess.Popen(on_mover(*observer("wait", str(MOMENT_SECONDS))), stdout=subprocess.PIPE, text=True) as waiting:
+            try:
+                while waiting.poll() is None:
+                    if playbook.process.poll() is not None:
+                        raise Broken(f"The moment never came: exit {playbook.process.returncode}. {reason(playbook.output())}")
+                    time.sleep(0.005)
+                if waiting.returncode or waiting.stdout is None:
+                    raise Broken(f"The moment did not come within {MOMENT_SECONDS} s.")
+                reached = json.loads(waiting.stdout.read())
+            finally:
+                waiting.kill()
+        scene.section = reached["pid"]
+        return float(reached["at"])
+
+    def _await_output(self, playbook: Playbook) -> float:
+        """Wait until the playbook's output shows the moment."""
+        end = time.monotonic() + MOMENT_SECONDS
+        while not re.search(matrix.OUTPUTS[self.case.moment], playbook.output()):
+            if playbook.process.poll() is not None or time.monotonic() > end:
+                raise Broken(f"The moment never came: exit {playbook.process.returncode}. {reason(playbook.output())}")
+            time.sleep(0.05)
+        return time.time()
+
+    def _look(self, epoch_before: int) -> None:
+        """Who serves, and what was decided, before anybody repairs anything."""
+        self.row["served_by"] = lab_state.serves()
+        decided = lab_state.decided(self.case.leaves)
+        new = lab_state.last_epoch(self.case.leaves) != epoch_before
+        state = decided if new or decided == "unknown" else "nothing was begun"
+        self.row["state"] = f"exit {'none' if self.row['exit'] is None else self.row['exit']}; {state}"
+
+    def _account(self, hit_at: float, served_at: float | None) -> None:
+        """What clients and prober have seen."""
+        clients.stop()
+        tries = clients.tries()
+        self.row["two_writers"] = judge.two_writers(tries, self.case.leaves)
+        ledger = clients.verdict(hit_at, hit_at if served_at is None else served_at)
+        self.row.update({name: ledger[name] for name in ("errors", "errors_by_class", "lost", "duplicated", "unexpected")})
+        self.row["served_s"] = None if served_at is None else round(ledger["write_pause_ms"] / 1000, 2)
+        self.row["client_stall_s"] = round(ledger["longest_client_stall_ms"] / 1000, 2)
+        self.row["longest_gap_s"] = round(ledger["write_pause_whole_run_ms"] / 1000, 2)
+        if not ledger["complete"]:
+            self.trouble.append("Clients did not stop in good order, so what they would have seen later is not known.")

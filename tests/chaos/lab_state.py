@@ -1,0 +1,210 @@
+"""Where the lab stands: whole or not, which side serves; and how it is brought to where a case begins."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import _run
+
+from . import faults, matrix
+from .faults import POOLER, TARGET_SERVERS, Broken
+
+LOGS = _run.ROOT / ".build" / "chaos"
+MACHINES = ("source", *TARGET_SERVERS, "etcd1", "etcd2", "etcd3", POOLER, "mover")
+UNITS = {POOLER: ("haproxy", "pgbouncer", "pg-ha-dead-man"), **{name: ("etcd",) for name in MACHINES if name.startswith("etcd")}}
+HEALTH_SECONDS = 180
+LINK_SECONDS = 30
+RESET = "tests/bench/reset.yml"
+# Makes the mover's connection files again, which are gone when it was switched off; changes nothing else.
+PREPARE = "playbooks/assess.yml"
+CONNECTIONS = "/run/pg_ha/freight/pg_service.conf"
+
+
+def say(text: str) -> None:
+    """One line for the reader, at once."""
+    print(text, flush=True)
+
+
+def ask(name: str, statement: str, database: str = "freight") -> list[list[str]] | None:
+    """Rows of a statement by the superuser on a server's own machine; None when it does not answer."""
+    result = _run.machine(name, "runuser", "-u", "postgres", "--", "psql", "-X", "-q", "-At", "-F", "\t", "-d", database, "-c", statement)
+    return None if result.returncode else [line.split("\t") for line in result.stdout.splitlines()]
+
+
+def leaders() -> list[str]:
+    """Servers of the target that are no standby."""
+    return [name for name in TARGET_SERVERS if ask(name, "SELECT pg_is_in_recovery()", "postgres") == [["f"]]]
+
+
+STANDBYS = "SELECT application_name, sync_state FROM pg_stat_replication WHERE state = 'streaming' AND application_name IN ('pg1', 'pg2', 'pg3')"
+
+
+def members() -> tuple[str, str]:
+    """The target's leader and its synchronous standby.
+
+    :raises Broken: there is not one leader, or no synchronous standby
+    """
+    found = leaders()
+    standbys = [name for name, state in (ask(found[0], STANDBYS, "postgres") or []) if state in ("sync", "quorum")] if len(found) == 1 else []
+    if not standbys:
+        raise Broken(f"The target has the leaders {found} and no synchronous standby.")
+    return found[0], standbys[0]
+
+
+def serves() -> str:
+    """The side that the pooler's link names.
+
+    :raises Broken: it names neither
+    """
+    name = _run.machine(POOLER, "readlink", "/etc/pgbouncer/route.ini").stdout.strip()
+    match = re.fullmatch(r"(?:.*/)?route\.(source|target)\.ini", name)
+    if match is None:
+        raise Broken(f"The pooler's link leads to {name!r}.")
+    return match[1]
+
+
+def decided(side: str) -> str:
+    """The last attempt that left a side and what was decided, in words; ``unknown`` when the side does not answer."""
+    where = "source" if side == "source" else next(iter(leaders()), None)
+    rows = ask(where, "SELECT to_regclass('ha_migration.epoch') IS NOT NULL") if where else None
+    if rows is None or where is None:
+        return "unknown"
+    if rows != [["t"]]:
+        return "nothing begun"
+    rows = ask(
+        where,
+        "SELECT e.epoch, e.state, coalesce(d.serves, 'nobody yet'), coalesce(d.decided_by, '-') FROM ha_migration.epoch e "
+        "LEFT JOIN ha_migration.decision d USING (epoch) ORDER BY e.epoch DESC LIMIT 1",
+    )
+    if not rows:
+        return "unknown" if rows is None else "no attempt"
+    epoch, state, side_decided, by = rows[0]
+    return f"epoch {epoch} {state}: {side_decided}, decided by {by}"
+
+
+def last_epoch(side: str) -> int:
+    """Number of the last attempt that left a side, 0 without one or when it cannot be read."""
+    match = re.match(r"epoch (\d+)", decided(side))
+    return int(match[1]) if match else 0
+
+
+def ailments() -> list[str]:
+    """What is not as it has to be between two cases."""
+    found = []
+    running = set(subprocess.run(["docker", "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=True).stdout.split())
+    down = [name for name in MACHINES if f"pg-ha-lab-{name}" not in running]
+    if down:
+        return [f"{', '.join(down)} is off"]
+    for name, units in UNITS.items():
+        found += [f"{unit} on {name} is not active" for unit in units if _run.machine(name, "systemctl", "is-active", unit).stdout.strip() != "active"]
+    if ask("source", "SELECT 1") != [["1"]]:
+        found.append("the source does not answer")
+    leading = leaders()
+    standbys = (ask(leading[0], STANDBYS, "postgres") or []) if len(leading) == 1 else []
+    if len(standbys) != len(TARGET_SERVERS) - 1 or not any(state in ("sync", "quorum") for _name, state in standbys):
+        found.append(f"the target has the leaders {leading} and the standbys {standbys}")
+    return found
+
+
+def loose_slots() -> list[str]:
+    """Slots of links that nobody reads: a link that stands still, and WAL that is kept for ever."""
+    found = []
+    for name in ("source", *leaders()):
+        rows = ask(name, "SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'ha_migration%' AND NOT active", "postgres")
+        found += [f"{name} does not say which slots it has"] if rows is None else [f"nobody reads the slot {row[0]} on {name}" for row in rows]
+    return found
+
+
+def heal() -> None:
+    """Take every fault away and wait until the lab is whole.
+
+    :raises Broken: it does not become whole
+    """
+    for name in MACHINES:
+        faults.start_machine(name)
+    faults.start_source()
+    for name in ("mover", POOLER):
+        faults.mend(name)
+    faults.large_disks()
+    end = time.monotonic() + HEALTH_SECONDS
+    while found := ailments():
+        if time.monotonic() > end:
+            raise Broken(f"The lab is not whole after {HEALTH_SECONDS} s: {'; '.join(found)}.")
+        time.sleep(1)
+
+
+def play(path: str, log: Path) -> int:
+    """Run a playbook with its output in a log; returns its exit code."""
+    with log.open("w", encoding="utf-8") as file:
+        return subprocess.run(_run.playbook(path), cwd=_run.ROOT, env=_run.environment(), stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+
+
+def following() -> list[str]:
+    """Slots that nobody reads although their followers had time to come back."""
+    end = time.monotonic() + LINK_SECONDS
+    while (found := loose_slots()) and time.monotonic() < end:
+        time.sleep(1)
+    return found
+
+
+def bring(case: matrix.Case) -> None:
+    """Have the lab whole and the side that the case leaves serve; a copy begins with an empty target.
+
+    :raises Broken: it cannot be brought there
+    """
+    heal()
+    if serves() != case.leaves:
+        direction = next(direction for direction, side in matrix.SERVES.items() if side == case.leaves)
+        say(f"   first {direction}, without a fault")
+        if play(matrix.PLAYBOOKS[direction], LOGS / "between.log"):
+            _start_anew(case, "that failed (its output is in .build/chaos/between.log)")
+    if case.moment == "copy":
+        _reset()
+    elif loose := following():
+        _start_anew(case, "; ".join(loose))
+    heal()
+    if serves() != case.leaves:
+        raise Broken(f"The pooler leads to the {serves()}, and {case.name} begins at the {case.leaves}.")
+
+
+def _start_anew(case: matrix.Case, why: str) -> None:
+    """What is there cannot be moved: throw the target's rows away, and go there again if the case begins there."""
+    say(f"   from the beginning: {why}")
+    heal()
+    _reset()
+    if case.leaves == "target":
+        _play_or_break(matrix.PLAYBOOKS[matrix.CUT_OVER])
+
+
+def _reset() -> None:
+    if _run.machine("mover", "test", "-e", CONNECTIONS).returncode:
+        _play_or_break(PREPARE)
+    _play_or_break(RESET)
+
+
+def _play_or_break(path: str) -> None:
+    log = LOGS / "anew.log"
+    if play(path, log):
+        sys.stderr.write("".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-40:]))
+        raise Broken(f"{path} failed: the whole output is in {log.relative_to(_run.ROOT)}.")
+
+
+def build() -> None:
+    """The lab with its target, nothing migrated; nothing to do where it is there."""
+    for command in ([sys.executable, str(_run.ROOT / "lab" / "up")], _run.playbook("playbooks/provision.yml")):
+        if subprocess.run(command, cwd=_run.ROOT, env=_run.environment(), check=False).returncode:
+            raise Broken(f"{command[-1]} failed.")
+
+
+def is_built() -> bool:
+    """Whether every machine is there and the pooler has been provisioned."""
+    there = subprocess.run(["docker", "ps", "-a", "--format", "{{.Names}}"], capture_output=True, text=True, check=True).stdout.split()
+    if not {f"pg-ha-lab-{name}" for name in MACHINES} <= set(there):
+        return False
+    for name in MACHINES:
+        faults.start_machine(name)
+    return _run.machine(POOLER, "readlink", "/etc/pgbouncer/route.ini").returncode == 0
