@@ -149,6 +149,8 @@ def start_source() -> None:
     """Start the source's server, or see that it runs."""
 
     def answers() -> bool:
+        # A start may come too early for what is left of the killed server, and too many of them in a row are refused.
+        _run.machine("source", "systemctl", "reset-failed", SOURCE_UNIT)
         _run.machine("source", "systemctl", "start", SOURCE_UNIT)
         return _run.machine("source", "runuser", "-u", "postgres", "--", "psql", "-X", "-At", "-c", "SELECT 1").stdout.strip() == "1"
 
@@ -205,7 +207,7 @@ def large_disks() -> None:
     """The mover's file systems are as they were; also after it was switched off."""
     free_disks()
     unmount = 'while grep -q "^chaos $folder " /proc/mounts; do umount -l $folder; done'
-    on("mover", "sh", "-ec", f"for folder in {' '.join(SMALL)}; do {unmount}; done; mount -o remount,size=50% /run")
+    on("mover", "sh", "-ec", f"if grep -q '^chaos ' /proc/mounts; then mount -o remount,size=50% /run; for folder in {' '.join(SMALL)}; do {unmount}; done; fi")
 
 
 FAULTS: dict[str, Callable[[Scene], Fault]] = {
@@ -213,7 +215,7 @@ FAULTS: dict[str, Callable[[Scene], Fault]] = {
     "mover": lambda scene: switched_off("mover", goes_on=False),
     "section": lambda scene: Fault(hit=lambda: run_on("mover", "kill", "-KILL", str(scene.section)), goes_on=False),
     "source-killed": lambda scene: source("sh", "-c", f"kill -KILL $(head -n 1 {SOURCE_PID})"),
-    "source-stopped": lambda scene: source("systemctl", "stop", SOURCE_UNIT),
+    "source-stopped": lambda scene: source("systemctl", "stop", "--no-block", SOURCE_UNIT),
     "leader-killed": lambda scene: unit_killed(scene.leader, "patroni"),
     "leader-off": lambda scene: switched_off(scene.leader),
     "standby-off": lambda scene: switched_off(scene.standby),
