@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.model import ClientRecord, Entry, Header, Kind, Record
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.plan import judge
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import apart, decision, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import apart, decision, schema, section, settle
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.modules import cutover
 
@@ -61,6 +61,19 @@ def recorded(outcome, evidence):
     return made_by("cutover", "section.yml: Section | Record what was measured", variables)
 
 
+def test_after_a_dump_the_source_follows_too(migration):
+    way_back = {**migration.reach(), "password_file": None, "passfile": None, "ca_file": None}
+    try:
+        assert migration.cut_over(way_back=way_back).result["evidence"]["way_back"]["follows"]
+        migration.write(migration.ahead)
+        deadline = time.monotonic() + 20
+        while migration.rows(migration.here) != migration.rows(migration.ahead):
+            assert time.monotonic() < deadline, "the source does not follow"
+            time.sleep(0.02)
+    finally:
+        settle.retire_link(migration.here, migration.ahead, schema.REVERSE_LINK)
+
+
 def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
     assert migration.rows(migration.ahead) == 0
     outcome = migration.cut_over()
@@ -83,6 +96,7 @@ def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
             "compare",
             "large objects",
             "last sequences",
+            "way back",
             "barrier",
             "look again",
             "decide",
