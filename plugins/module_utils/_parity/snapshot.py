@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from .._core.errors import ClientError, GateError, WaitTimeout
 from .._core.waiting import Clock, wait_until
 from .._postgresql import client
+from .._postgresql.slots import read_given_up, read_slot_wal
 from .names import FORWARD_LINK, MARKER_TABLE
 
 if t.TYPE_CHECKING:
@@ -136,6 +137,8 @@ def check_link(source: Connection, target: Connection) -> None:
 
     :raises GateError: says what and what to do
     """
+    if given_up := read_given_up(source, target, read_slot_wal(source, FORWARD_LINK)):
+        raise GateError(given_up)
     subscription = client.query(target, "SELECT oid, subenabled FROM pg_subscription WHERE subname = %s", (FORWARD_LINK,))
     if not subscription:
         raise GateError(f"The target has no subscription {FORWARD_LINK}: run the phase replicate first.")
