@@ -47,7 +47,7 @@ _CHANGED = r"""
       AND coalesce(c.object_identity, '') <> 'ha_migration' AND coalesce(c.object_identity, '') !~ ' on (pg_temp|ha_migration)\.';"""
 _DROPPED = r"""
     SELECT array_agg(DISTINCT d.object_type || ' ' || d.object_identity) INTO changed FROM pg_event_trigger_dropped_objects() d
-    WHERE d.original AND NOT d.is_temporary AND coalesce(d.schema_name, '') NOT IN ('pg_temp', 'ha_migration')
+    WHERE d.original AND coalesce(d.schema_name, '') NOT IN ('pg_temp', 'ha_migration')
       AND d.object_identity <> 'ha_migration' AND d.object_identity !~ ' on (pg_temp|ha_migration)\.';"""
 
 # Whatever the session has set: what names mean, and what a backslash does.

@@ -189,6 +189,8 @@ def test_a_role_without_any_right_on_our_schema_meets_the_same_guard(side: Side,
         if policy == "refuse":
             with pytest.raises(ClientError, match="DDL is refused"):
                 client.query(owner, "CREATE TABLE public.owned (id int)")
+            with pytest.raises(ClientError, match="DDL is refused .* concurrently"):
+                client.query(owner, "CREATE INDEX CONCURRENTLY slow ON public.orders (id)")
         else:
             client.query(owner, "CREATE TABLE public.owned (id int); DROP TABLE public.owned")
             expected = [("ddl_guard_owner", "CREATE TABLE", "table public.owned"), ("ddl_guard_owner", "DROP TABLE", "table public.owned")]
