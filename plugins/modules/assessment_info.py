@@ -72,6 +72,14 @@ options:
     description: Age in seconds from which a transaction is a finding.
     type: int
     default: 60
+  ddl_policy:
+    description: What shall happen to DDL on the source while the target follows.
+    type: str
+    choices: [detect, refuse]
+    default: detect
+  slot_wal_limit_mib:
+    description: How much WAL the link's slot may hold back on the source, in MiB. The source's own limit must be no higher. Without it none is declared.
+    type: int
   accepted:
     description: Blockers that the operator takes, as C(id) or C(id:object); each becomes a warning.
     type: list
@@ -182,6 +190,8 @@ def argument_spec() -> dict[str, t.Any]:
         "own_roles": {"type": "list", "elements": "str", "default": []},
         "application_roles": {"type": "list", "elements": "str", "default": []},
         "long_transaction_seconds": {"type": "int", "default": 60},
+        "ddl_policy": {"type": "str", "choices": ["detect", "refuse"], "default": "detect"},
+        "slot_wal_limit_mib": {"type": "int"},
         "accepted": {"type": "list", "elements": "str", "default": []},
     }
 
@@ -217,6 +227,8 @@ def options_of(params: dict[str, t.Any]) -> Options:
         pooler_auth_function=params["pooler_auth_function"],
         pooler_auth_role=params["pooler_auth_role"],
         long_transaction_seconds=params["long_transaction_seconds"],
+        ddl_policy=params["ddl_policy"],
+        slot_wal_limit_mib=params["slot_wal_limit_mib"],
         today=now()[:10],
         accepted=tuple(params["accepted"]),
     )

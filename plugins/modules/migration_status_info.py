@@ -39,6 +39,9 @@ options:
     type: list
     elements: str
     default: []
+  slot_wal_limit_mib:
+    description: How much of the source's WAL the link's slot may hold back, in MiB, beside the source's own limit. From half of it on there is an alarm.
+    type: int
   exported:
     description:
       - Evidence that the controller has of phases that run before there is a journal, by phase. Its C(outcome), C(started_at) and
@@ -89,6 +92,12 @@ status:
     link:
       description: As M(freight.pg_ha.replication_link_info) returns it, while there is a subscription; else null.
       type: dict
+    schemas:
+      description:
+        - While the link is enabled, whether both sides' schemas are in step. The first of C(differences) and their number C(differences_total), C(policy) of
+          the guard against DDL on the source (null where none stands), and C(ddl), what it recorded since the last comparison.
+        - Null while nothing follows, and when it could not be read.
+      type: dict
     comparison_running:
       description: Whether rows are compared on this host now.
       type: bool
@@ -121,6 +130,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import 
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.record import RunFolder
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, schema, status
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.progress import is_running
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.client import PgbouncerClient
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.plan import find
@@ -196,8 +206,21 @@ class Reader:
         source, target = self.source, self.target
         if source is None or target is None:
             return None
-        link = self.attempt("The link", lambda: link_client.read_link(source, target, schema.FORWARD_LINK).public())
+        link = self.attempt("The link", lambda: link_client.read_link(source, target, schema.FORWARD_LINK, self.params["slot_wal_limit_mib"]).public())
         return link if link and link["exists"] else None
+
+    def read_schemas(self, link: dict[str, t.Any] | None, phases: list[dict[str, t.Any]]) -> dict[str, t.Any] | None:
+        """Whether both sides' schemas are in step, while the target follows."""
+        source, target = self.source, self.target
+        if source is None or target is None or not link or not link["enabled"]:
+            return None
+        verified = next((phase["started_at"] for phase in phases if phase["phase"] == "verify" and phase["state"] == "done"), None)
+
+        def read() -> dict[str, t.Any]:
+            found = compare_fingerprints(read_fingerprint(source), read_fingerprint(target)).mismatches
+            return status.read_schemas(source, [f"{mismatch['object']} {mismatch['problem']}" for mismatch in found], verified)
+
+        return self.attempt("The schemas", read)
 
     def read_poolers(self) -> list[dict[str, t.Any]]:
         """Where each pooler leads."""
@@ -242,14 +265,16 @@ def run(params: dict[str, t.Any], open_pooler: t.Callable[..., PgbouncerClient] 
         if target is not None:
             recorded = reader.attempt("The journal", lambda: status.read_phases(reader.target, params["migration"]))
         cluster = reader.attempt("The target's leader", lambda: status.read_cluster(t.cast("Connection", reader.target))) if reader.target else None
+        phases, link = status.plan_phases(recorded, params["exported"]), reader.read_link()
         found: dict[str, t.Any] = {
             "migration": params["migration"],
             "serves": status.plan_serves(source and source.history, target and target.history),
-            "phases": status.plan_phases(recorded, params["exported"]),
+            "phases": phases,
             "attempt": status.newest(source and source.attempt, target and target.attempt),
             "cutover_running": None if source is None or target is None else source.cutover_lock or target.cutover_lock,
             "copy": reader.read_copy(),
-            "link": reader.read_link(),
+            "link": link,
+            "schemas": reader.read_schemas(link, phases),
             "comparison_running": is_running(os.path.join(os.path.dirname(params["service_file"]), "parity.json")),
             "probes_running": reader.read_probes(),
             "poolers": reader.read_poolers(),
@@ -271,6 +296,7 @@ def argument_spec() -> dict[str, t.Any]:
         "poolers": {"type": "list", "elements": "str", "default": []},
         "source_endpoint": endpoint,
         "target_endpoint": endpoint,
+        "slot_wal_limit_mib": {"type": "int"},
         "exported": {"type": "dict", "default": {}},
     }
 

@@ -106,6 +106,13 @@ options:
     description: Seconds that the dump of the schema waits for a lock before it gives up.
     type: int
     default: 60
+  slot_wal_limit_mib:
+    description:
+      - How much of the source's WAL the slot may hold back, in MiB. When it is more, the copy is given up in favour of the source's disk. The slot is
+        dropped, and the module fails with C(error=GivenUp).
+      - The source's own C(max_slot_wal_keep_size) must be no higher, or the copy is refused, since only that limit holds with nobody of ours alive.
+      - Without it only the source's own limit counts.
+    type: int
 """
 
 EXAMPLES = r"""
@@ -225,6 +232,7 @@ def argument_spec() -> dict[str, t.Any]:
         "maintenance_work_mem": {"type": "str", "default": "256MB"},
         "slot_timeout_seconds": {"type": "int", "default": 300},
         "lock_timeout_seconds": {"type": "int", "default": 60},
+        "slot_wal_limit_mib": {"type": "int"},
     }
 
 
@@ -251,6 +259,7 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
         lock_timeout_seconds=params["lock_timeout_seconds"],
         connect_timeout_seconds=params["connect_timeout_seconds"],
         maintenance_work_mem=params["maintenance_work_mem"],
+        slot_wal_limit_mib=params["slot_wal_limit_mib"],
         run=params["run"],
     )
     link = None

@@ -36,6 +36,11 @@ options:
   job_results_file:
     description: The C(results_file) of the task that started the copy. While that job has not ended, the copy has not, even if it has not begun to write.
     type: path
+  slot_wal_limit_mib:
+    description:
+      - How much of the source's WAL the slot may hold back, in MiB. From half of it on RV(initial_copy.summary) and C(link.problems) hold an alarm.
+      - Without it only the server's own C(max_slot_wal_keep_size) counts.
+    type: int
 """
 
 EXAMPLES = r"""
@@ -120,6 +125,7 @@ def argument_spec() -> dict[str, t.Any]:
         "source_service": {"type": "str", "default": "source"},
         "target_service": {"type": "str", "default": "target"},
         "job_results_file": {"type": "path"},
+        "slot_wal_limit_mib": {"type": "int"},
     }
 
 
@@ -136,8 +142,8 @@ def run(params: dict[str, t.Any]) -> Outcome:
         row = copy_client.read_run(target)
         tables = copy_client.read_tables_done(target) if row else []
         running = copy_client.read_running(target) if row and locked else {}
-        link = link_client.read_link(source, target, schema.FORWARD_LINK)
-        return Outcome(False, {"initial_copy": copy_plan.describe(row, tables, running, locked, working), "link": link.public()})
+        link = link_client.read_link(source, target, schema.FORWARD_LINK, params["slot_wal_limit_mib"])
+        return Outcome(False, {"initial_copy": copy_plan.describe(row, tables, running, locked, working, link.alarm), "link": link.public()})
     finally:
         source.close()
         if target is not None:

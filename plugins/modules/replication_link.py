@@ -48,6 +48,13 @@ options:
     description: Seconds to wait until it has caught up.
     type: int
     default: 600
+  slot_wal_limit_mib:
+    description:
+      - How much of the publisher's WAL the slot may hold back, in MiB. From half of it on C(link.problems) holds an alarm.
+      - While O(state=following) waits and more is held back, the link is given up in favour of the publisher's disk. The subscription is disabled, the
+        slot is dropped, and the module fails with C(error=GivenUp).
+      - Without it only the server's own C(max_slot_wal_keep_size) counts.
+    type: int
 """
 
 EXAMPLES = r"""
@@ -89,6 +96,7 @@ def argument_spec() -> dict[str, t.Any]:
         "name": {"type": "str", "default": "ha_migration_forward"},
         "state": {"type": "str", "choices": ["following", "disabled", "absent"], "default": "following"},
         "timeout_seconds": {"type": "int", "default": 600},
+        "slot_wal_limit_mib": {"type": "int"},
     }
 
 
@@ -97,12 +105,13 @@ def run(params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK)
 
     :raises PlanError: there is nothing to enable or disable
     :raises WaitTimeout: it did not catch up
+    :raises GivenUp: the publisher has given the link up, or we have at the declared limit
     """
-    name, timeout = params["name"], params["connect_timeout_seconds"]
+    name, timeout, limit = params["name"], params["connect_timeout_seconds"], params["slot_wal_limit_mib"]
     publisher = client.connect(params["service_file"], params["publisher_service"], application_name=APPLICATION_NAME, connect_timeout_seconds=timeout)
     subscriber = client.connect(params["service_file"], params["subscriber_service"], application_name=APPLICATION_NAME, connect_timeout_seconds=timeout)
     try:
-        before = link_client.read_link(publisher, subscriber, name)
+        before = link_client.read_link(publisher, subscriber, name, limit)
         actions = link_plan.plan_link(before, name, params["state"])
         after = before
         if not check_mode:
@@ -112,9 +121,9 @@ def run(params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK)
                 for action in actions:
                     client.query(subscriber, action.statement)
             if params["state"] == "following":
-                after = link_client.wait_until_caught_up(publisher, subscriber, name, params["timeout_seconds"], clock)
+                after = link_client.wait_until_caught_up(publisher, subscriber, name, params["timeout_seconds"], clock, limit)
             else:
-                after = link_client.read_link(publisher, subscriber, name)
+                after = link_client.read_link(publisher, subscriber, name, limit)
     finally:
         publisher.close()
         subscriber.close()

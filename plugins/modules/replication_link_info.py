@@ -36,6 +36,11 @@ options:
     description: Name of publication, slot and subscription.
     type: str
     default: ha_migration_forward
+  slot_wal_limit_mib:
+    description:
+      - How much of the publisher's WAL the slot may hold back, in MiB. From half of it on RV(link.problems) holds an alarm.
+      - Without it only the server's own C(max_slot_wal_keep_size) counts.
+    type: int
 """
 
 EXAMPLES = r"""
@@ -84,11 +89,23 @@ link:
     errors:
       description: Failed attempts to apply since the statistics began; null where the server does not count.
       type: int
+    slot_held_bytes:
+      description: WAL that the slot keeps on the publisher; null when unknown.
+      type: int
+    slot_limit_bytes:
+      description: How much it may keep, by O(slot_wal_limit_mib) or the server's C(max_slot_wal_keep_size), whichever is lower; null without a limit.
+      type: int
+    alarm:
+      description: That this limit is near, in words; empty while it is not.
+      type: str
+    given_up:
+      description: That the publisher has given the link up for its disk, what is left over and how to begin anew; empty while it has not.
+      type: str
     following:
       description: Whether changes arrive.
       type: bool
     problems:
-      description: Why not, in words.
+      description: Why not, in words, and RV(link.alarm), with which they may still arrive.
       type: list
       elements: str
 """
@@ -110,6 +127,7 @@ def argument_spec() -> dict[str, t.Any]:
         "publisher_service": {"type": "str", "default": "source"},
         "subscriber_service": {"type": "str", "default": "target"},
         "name": {"type": "str", "default": "ha_migration_forward"},
+        "slot_wal_limit_mib": {"type": "int"},
     }
 
 
@@ -119,7 +137,7 @@ def run(params: dict[str, t.Any]) -> Outcome:
     publisher = client.connect(params["service_file"], params["publisher_service"], application_name=APPLICATION_NAME, connect_timeout_seconds=timeout)
     subscriber = client.connect(params["service_file"], params["subscriber_service"], application_name=APPLICATION_NAME, connect_timeout_seconds=timeout)
     try:
-        return Outcome(False, {"link": link_client.read_link(publisher, subscriber, params["name"]).public()})
+        return Outcome(False, {"link": link_client.read_link(publisher, subscriber, params["name"], params["slot_wal_limit_mib"]).public()})
     finally:
         publisher.close()
         subscriber.close()

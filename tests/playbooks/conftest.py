@@ -129,6 +129,7 @@ class World:
             check=True,
             user="postgres",
             cwd=self.folder,
+            env={**os.environ, "HOME": str(self.folder)},  # where a link would look for a certificate of its own
             stdout=subprocess.DEVNULL,
         )
         quoted = PASSWORD.replace("'", "''")

@@ -55,6 +55,7 @@ CASES = (
     Case("CA file that is not there", "inventory", "pg_ha_source_ca_file"),
     Case("Impossible budget", "inventory", "pg_ha_cutover_budget_seconds is 0.5"),
     Case("Impossible window", "inventory", "pg_ha_dump_window_seconds is 5"),
+    Case("Impossible limit of WAL", "inventory", "pg_ha_slot_wal_limit_mib is 1"),
     Case("One role for two purposes", "inventory", "pg_ha_source_admin_user and pg_ha_link_user name the same role"),
     Case("Unknown target", "inventory", "Group pg_ha_rds is no part and no target"),
     Case("No target", "groups", "There is no target"),
@@ -134,6 +135,7 @@ class Scenarios:
             pg_ha_source_ca_file=str(self.world.folder / "absent.crt"),
             pg_ha_cutover_budget_seconds=0.5,
             pg_ha_dump_window_seconds=5,
+            pg_ha_slot_wal_limit_mib=1,
             pg_ha_link_user="postgres",
             pg_ha_source_host="127.0.1.21",
         )

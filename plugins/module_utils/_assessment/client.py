@@ -34,7 +34,8 @@ FROM pg_database d WHERE d.datname = current_database()"""
 ADMINISTRATOR = """
 SELECT r.rolname::text AS name, r.rolsuper AS superuser, r.rolsuper OR r.rolbypassrls AS bypassrls, r.rolsuper OR r.rolcreaterole AS createrole,
        r.rolsuper OR r.rolreplication AS replication, pg_has_role(r.oid, 'pg_read_all_stats', 'USAGE') AS reads_statistics,
-       has_table_privilege('pg_catalog.pg_authid', 'SELECT') AS reads_passwords
+       has_table_privilege('pg_catalog.pg_authid', 'SELECT') AS reads_passwords,
+       r.rolsuper OR EXISTS (SELECT FROM pg_roles s WHERE s.rolname = 'rds_superuser' AND pg_has_role(r.oid, s.oid, 'MEMBER')) AS event_triggers
 FROM pg_roles r WHERE r.rolname = current_user"""
 
 TABLES = f"""

@@ -103,7 +103,7 @@ class Source:
 
     :param version_num: server_version_num
     :param settings: values of pg_settings in their own units
-    :param administrator: ``{"name", "superuser", "bypassrls", "createrole", "replication", "reads_statistics"}`` of the copying role
+    :param administrator: ``{"name", "superuser", "bypassrls", "createrole", "replication", "reads_statistics", "event_triggers"}`` of the copying role
     :param collation_version: ``(recorded, actual)`` of the database's collation, None where the server has none
     :param slots_used: replication slots of others than us
     :param senders_used: WAL senders of others than us
@@ -174,6 +174,8 @@ class Options:
     :param application_roles: empty means every login role that is neither superuser, replication nor ours
     :param pooler_auth_function: name with schema, "" when the poolers do not use one
     :param pooler_auth_role: role that the poolers call it as
+    :param ddl_policy: what happens to DDL on the source while the target follows, ``detect`` or ``refuse``
+    :param slot_wal_limit_mib: declared limit of the WAL that the link's slot may hold back on the source, None where none is declared
     :param today: date, ISO 8601, for what its makers support no longer; "" when that is not looked at
     :param accepted: findings, ``id`` or ``id:object``, that the operator takes: a blocker becomes a warning
     """
@@ -188,6 +190,8 @@ class Options:
     pooler_auth_function: str = "pgbouncer.get_auth"
     pooler_auth_role: str = "pgbouncer_auth"
     long_transaction_seconds: float = 60
+    ddl_policy: str = "detect"
+    slot_wal_limit_mib: int | None = None
     today: str = ""
     accepted: tuple[str, ...] = ()
 

@@ -94,12 +94,34 @@ def check_replication(source: Source, target: Target, options: Options) -> t.Ite
         if free < SLOTS_NEEDED:
             message = f"{name} is {source.settings[name]} and {used} are in use; {SLOTS_NEEDED} must be free. It needs a restart of the source. "
             yield Finding(name, "blocker", name, message + MANAGED.format(name=name), f"ALTER SYSTEM SET {name} = {used + max(SLOTS_NEEDED, 10)};")
-    if source.settings.get("max_slot_wal_keep_size", "-1") != "-1":
-        kept = source.settings["max_slot_wal_keep_size"]
-        message = f"max_slot_wal_keep_size is {kept} MB: a target that is away for longer loses its slot and must be copied again."
-        yield Finding(
-            "max_slot_wal_keep_size", "warning", "max_slot_wal_keep_size", message, "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();"
+    yield from slot_wal_limit(int(source.settings.get("max_slot_wal_keep_size", "-1")), options.slot_wal_limit_mib)
+    if not source.administrator["event_triggers"]:
+        message = "The administrator may not make event triggers, so DDL on the source is noticed by comparing the schemas only, and cannot be refused."
+        severity = "blocker" if options.ddl_policy == "refuse" else "info"
+        yield Finding("ddl_guard", severity, source.administrator["name"], message, "pg_ha_ddl_policy: detect" if severity == "blocker" else "")
+
+
+def slot_wal_limit(kept: int, declared: int | None) -> t.Iterator[Finding]:
+    """What keeps the link's slot from filling the source's disk. Only the source's own limit does when nobody of ours is alive.
+
+    :param kept: max_slot_wal_keep_size in MiB, -1 for no limit
+    :param declared: pg_ha_slot_wal_limit_mib
+    """
+    name = "max_slot_wal_keep_size"
+    if declared is not None and 0 <= kept <= declared:
+        return
+    if declared is not None:
+        message = (
+            f"{name} is {'-1, no limit' if kept < 0 else f'{kept} MB'}, and pg_ha_slot_wal_limit_mib is {declared}: set the source's own limit, which holds "
         )
+        message += "for all its slots. " + MANAGED.format(name=name)
+        yield Finding("slot_wal_limit", "blocker", name, message, f"ALTER SYSTEM SET {name} = '{declared}MB'; SELECT pg_reload_conf();")
+    elif kept < 0:
+        message = f"{name} is -1, no limit: while the target is away, its slot keeps WAL until the source's disk is full. Declare what that disk can bear."
+        yield Finding("slot_wal_unlimited", "warning", name, message, "pg_ha_slot_wal_limit_mib: ...")
+    else:
+        message = f"{name} is {kept} MB: when the target stays behind by more, the source gives the migration up and everything must be copied again."
+        yield Finding(name, "info", name, message)
 
 
 def check_replica_identity(source: Source, target: Target, options: Options) -> t.Iterator[Finding]:

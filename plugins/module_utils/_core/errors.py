@@ -41,6 +41,10 @@ class ClientError(PgHaError):
     """A system could not be reached, refused us, or answered something that we do not understand."""
 
 
+class GivenUp(PgHaError):
+    """The link was given up, because its slot held back more of the publisher's WAL than is declared; the sentence says how to begin anew."""
+
+
 class WaitTimeout(PgHaError):
     """What was awaited did not come in time; the message names it, the last seen value and the bound."""
 

@@ -20,9 +20,9 @@ class Key:
     :param name: ``pg_ha_...``
     :param type: one of the checks of plan.py
     :param required: there is no default
-    :param least: with type seconds, the smallest value that can work
-    :param most: with type seconds, the largest one
-    :param why: with type seconds, the reason for the bounds
+    :param least: with type seconds or MiB, the smallest value that can work
+    :param most: with type seconds or MiB, the largest one
+    :param why: with type seconds or MiB, the reason for the bounds
     :param choices: with type choice or choices, what it may be
     """
 
@@ -84,6 +84,8 @@ KEYS: dict[str, Key] = {
             why="holding the clients alone may take 1, and poolers give up on clients that wait long",
         ),
         Key("pg_ha_dump_window_seconds", "seconds", least=60, most=604800, why="everything is copied and compared in it"),
+        Key("pg_ha_ddl_policy", "choice", choices=("detect", "refuse")),
+        Key("pg_ha_slot_wal_limit_mib", "MiB", least=64, most=2147483647, why="the source keeps some segments of 16 MiB in any case"),
         Key("pg_ha_repeat", "choices", choices=PHASES),
     )
 }

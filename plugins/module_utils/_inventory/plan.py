@@ -189,6 +189,14 @@ def check_seconds(key: Key, value: t.Any) -> Fault | None:
     return f"is {value!r}, which cannot work ({key.why})", f"give {key.least:g} to {key.most:g} seconds"
 
 
+def check_mib(key: Key, value: t.Any) -> Fault | None:
+    """A whole number of MiB within what can work."""
+    number = to_number(value)
+    if number is not None and key.least <= number <= key.most and number == int(number):
+        return None
+    return f"is {value!r}, which cannot work ({key.why})", f"give {key.least:.0f} to {key.most:.0f} MiB"
+
+
 def check_choice(key: Key, value: t.Any) -> Fault | None:
     """One of several words."""
     if value in key.choices:
@@ -261,6 +269,7 @@ CHECKS: dict[str, t.Callable[[Key, t.Any], Fault | None]] = {
     "host": check_host,
     "port": check_port,
     "seconds": check_seconds,
+    "MiB": check_mib,
     "choice": check_choice,
     "choices": check_choices,
     "list": check_list,

@@ -12,7 +12,7 @@ import typing as t
 
 from .._core.errors import GateError, PgHaError
 from .._postgresql import client
-from . import apart, gates, schema, section, sequences, settle
+from . import apart, ddl_guard, gates, schema, section, sequences, settle
 from .way_back import NoWayBack, WayBack
 
 if t.TYPE_CHECKING:
@@ -103,7 +103,8 @@ class ByLink:
         return {}
 
     def retire(self, ahead: Connection, here: Connection, serves: str) -> None:
-        """Drop subscription and slot."""
+        """Drop subscription and slot, and let DDL alone again."""
+        ddl_guard.remove(here)
         settle.retire_link(ahead, here, schema.link_towards(serves))
 
 

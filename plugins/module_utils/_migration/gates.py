@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from .._core.errors import GateError, PgHaError
 from .._postgresql import client
 from .._postgresql.console import read_pooled
-from . import guards, schema, section
+from .._postgresql.slots import read_given_up, read_slot_wal
+from . import ddl_guard, guards, schema, section
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -90,6 +91,9 @@ def evaluate(context: Context, chosen: t.Sequence[Gate]) -> list[dict[str, str]]
 def link(context: Context) -> t.Iterator[Failure]:
     """The link towards the next side follows, with every table ready and every table of the application in it."""
     name = schema.link_towards(context.serves)
+    if given_up := read_given_up(context.here, context.ahead, read_slot_wal(context.here, name)):
+        yield Failure("link", name, given_up.rstrip("."), "nothing was changed")
+        return
     rows = client.query(
         context.ahead,
         "SELECT s.subenabled AS enabled, (SELECT count(*) FROM pg_stat_subscription p WHERE p.subid = s.oid AND p.pid IS NOT NULL) AS workers, "
@@ -158,9 +162,15 @@ def follows(context: Context) -> t.Iterator[Failure]:
 
 
 def schema_in_step(context: Context) -> t.Iterator[Failure]:
-    """Both sides have the same schema fingerprint."""
-    for difference in context.compare_schema():
-        yield Failure("schema_in_step", "", difference, "bring the schema in step and verify again")
+    """Both sides have the same schema fingerprint; while they have not, the DDL that was recorded since the last comparison is named."""
+    remedy = "bring the schema in step and verify again"
+    differences = context.compare_schema()
+    for difference in differences:
+        yield Failure("schema_in_step", "", difference, remedy)
+    if differences:
+        since = (context.parity or {}).get("started_at")
+        for row in ddl_guard.read_recorded(context.here, since):
+            yield Failure("schema_in_step", row["object"], ddl_guard.sentence(row, context.leaves), remedy)
 
 
 def parity(context: Context) -> t.Iterator[Failure]:

@@ -93,6 +93,11 @@ TABLES: dict[str, str] = {
         state text NOT NULL,
         at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (keeper, epoch, state)""",
+    # DDL on the side that serves while the other one follows (ddl_guard.py): who, what and when, never the statement, which may hold data.
+    "ddl": """
+        number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        role text NOT NULL, command text NOT NULL, object text NOT NULL""",
 }
 
 ONE_OPEN_EPOCH = "one_open_epoch"

@@ -10,7 +10,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._postgresql import client
-from . import decision, journal, schema, section
+from . import ddl_guard, decision, journal, schema, section
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -18,6 +18,8 @@ if t.TYPE_CHECKING:
 # In the order of the path; those after the report stand apart and are shown when they were run.
 PHASES = ("assess", "provision", "replicate", "verify", "test_failover", "cut_over", "roll_back")
 COMMANDS = {phase: phase.replace("_", "-") for phase in PHASES}
+# How many differences and commands are told.
+TOLD = 5
 # Phases that every migration goes through, and so what comes next.
 DUE = ("assess", "provision", "replicate", "verify", "cut_over")
 
@@ -78,6 +80,20 @@ def read_cluster(connection: Connection) -> dict[str, t.Any]:
     return {"leader": connection.info.host or None, "timeline": found["timeline"], "sync_standbys": found["sync_standbys"]}
 
 
+def read_schemas(source: Connection, differences: list[str], verified_at: str | None) -> dict[str, t.Any]:
+    """What keeps both sides' schemas in step, and what came between.
+
+    :param differences: of their fingerprints, in words
+    :param verified_at: when they were last compared for good; DDL before it is no news
+    """
+    return {
+        "differences": differences[:TOLD],
+        "differences_total": len(differences),
+        "policy": ddl_guard.policy_of(ddl_guard.read_guard(source)),
+        "ddl": ddl_guard.read_recorded(source, verified_at, TOLD),
+    }
+
+
 def plan_phases(recorded: list[dict[str, t.Any]] | None, exported: dict[str, dict[str, t.Any]]) -> list[dict[str, t.Any]]:
     """The journal's phases; where it has none, what the evidence on the controller says (pure).
 
@@ -123,6 +139,8 @@ def describe(status: dict[str, t.Any]) -> list[str]:
         lines.append(f"Copy: {status['copy']['summary']}.")
     if status["link"]:
         lines.append(_describe_link(status["link"]))
+    if status["schemas"]:
+        lines += _describe_schemas(status["schemas"])
     lines += [_describe_pooler(pooler, status["serves"]) for pooler in status["poolers"]]
     if status["cluster"]:
         cluster = status["cluster"]
@@ -178,7 +196,19 @@ def _describe_link(link: dict[str, t.Any]) -> str:
     if not link["following"]:
         return f"Link: does not follow ({'; '.join(link['problems'])})."
     late = "" if link["lag_seconds"] is None else f" ({link['lag_seconds']:.1f} s)"
-    return f"Link: the target follows, lag {link['lag_bytes']} bytes{late}."
+    alarm = f" {link['alarm']}." if link["alarm"] else ""
+    return f"Link: the target follows, lag {link['lag_bytes']} bytes{late}.{alarm}"
+
+
+def _describe_schemas(schemas: dict[str, t.Any]) -> list[str]:
+    how = {None: "without a guard, so nobody is named", "detect": "recorded", "refuse": "refused"}[schemas["policy"]]
+    if not schemas["differences"]:
+        lines = [f"Schema: both sides are in step; DDL on the source is {how}."]
+    else:
+        number, shown = schemas["differences_total"], "; ".join(schemas["differences"])
+        more = f"; and {number - len(schemas['differences'])} more" if number > len(schemas["differences"]) else ""
+        lines = [f"Schema: out of step in {number} objects, which stops the cutover until both sides are equal: {shown}{more}. DDL on the source is {how}."]
+    return lines + [f"  DDL {ddl_guard.sentence(row, 'source')}." for row in schemas["ddl"]]
 
 
 def _describe_pooler(pooler: dict[str, t.Any], serves: str) -> str:

@@ -189,7 +189,7 @@ _QUERIES: dict[str, str] = {
     "event_triggers": f"""
         SELECT 'event trigger' AS kind, quote_ident(e.evtname) AS name,
                jsonb_build_object('event', e.evtevent, 'function', e.evtfoid::regproc::text, 'enabled', e.evtenabled, 'tags', e.evttags) AS facts, NULL AS text
-        FROM pg_event_trigger e WHERE {_not_extension("pg_event_trigger", "e.oid")}""",
+        FROM pg_event_trigger e WHERE e.evtname NOT LIKE '{SCHEMA}%' AND {_not_extension("pg_event_trigger", "e.oid")}""",
     # What applications seldom make: that it exists, by its identity.
     "others": f"""
         SELECT i.type AS kind, i.identity AS name, '{{}}'::jsonb AS facts, NULL AS text

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from .._core.errors import ClientError, GateError, WaitTimeout
 from .._core.waiting import Clock, wait_until
 from .._postgresql import client
+from .._postgresql.slots import read_given_up, read_slot_wal
 from .names import FORWARD_LINK, MARKER_TABLE, REVERSE_LINK, REVERSE_MARKER_TABLE
 
 if t.TYPE_CHECKING:
@@ -156,6 +157,8 @@ def check_link(way: Way, here: Connection, ahead: Connection) -> None:
 
     :raises GateError: says what and what to do
     """
+    if given_up := read_given_up(here, ahead, read_slot_wal(here, way.link)):
+        raise GateError(given_up)
     repair = "run the phase replicate first" if way.ahead == "target" else "there is no way back (cutover.json says why)"
     subscription = client.query(
         ahead,

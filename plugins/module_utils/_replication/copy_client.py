@@ -124,6 +124,7 @@ def read_source(connection: Connection) -> dict[str, t.Any]:
         "current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots WHERE slot_name <> %s) AS slots_free, "
         "current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication) AS senders_free, "
         "(SELECT count(*)::int FROM pg_largeobject_metadata) AS large_objects, "
+        "(SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS slot_wal_keep_mib, "
         "(SELECT database::text FROM pg_replication_slots WHERE slot_name = %s AND database <> current_database()) AS slot_elsewhere, "
         f"ARRAY(SELECT DISTINCT n.nspname::text {_USER_RELATIONS} UNION SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' "
         "AND nspname <> 'information_schema') AS schemas FROM pg_database WHERE datname = current_database()",
@@ -161,7 +162,13 @@ def read_containers(connection: Connection) -> dict[str, t.Any]:
 
 def read_restore_facts(connection: Connection) -> RestoreFacts:
     """What has to be known of the source to restore a dump's entries in a good order. Only btree, hash and brin indexes are built quickly."""
-    guards = client.query(connection, "SELECT 2620 AS catalog, oid::bigint AS oid FROM pg_trigger WHERE tgname = %s", (own.GUARD_TRIGGER,))
+    # Guards against writes (pg_trigger) and against DDL (pg_event_trigger, which belong to no schema that could be left out).
+    guards = client.query(
+        connection,
+        "SELECT 2620 AS catalog, oid::bigint AS oid FROM pg_trigger WHERE tgname = %s "
+        "UNION ALL SELECT 3466, oid::bigint FROM pg_event_trigger WHERE evtname LIKE %s",
+        (own.GUARD_TRIGGER, f"{own.SCHEMA}%"),
+    )
     indexes = client.query(
         connection,
         "SELECT 1259 AS catalog, i.indexrelid::bigint AS oid, i.indrelid::bigint AS relid, a.amname NOT IN ('btree', 'hash', 'brin') AS slow "

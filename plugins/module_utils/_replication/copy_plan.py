@@ -62,12 +62,20 @@ def slot_statement(name: str, server_version: int) -> str:
     return f"CREATE_REPLICATION_SLOT {identifier(name)} LOGICAL pgoutput {words}"
 
 
-def plan_gates(source: dict[str, t.Any], target: dict[str, t.Any], tables: list[Table], method: str, programs_version: int | None) -> list[dict[str, str]]:
+def plan_gates(
+    source: dict[str, t.Any],
+    target: dict[str, t.Any],
+    tables: list[Table],
+    method: str,
+    programs_version: int | None,
+    slot_wal_limit_mib: int | None = None,
+) -> list[dict[str, str]]:
     """Everything that forbids to begin, each with its remedy; [] when nothing does.
 
-    :param source: ``{"version" (number), "wal_level", "slots_free", "senders_free", "in_recovery", "slot_elsewhere"}``
+    :param source: ``{"version" (number), "wal_level", "slots_free", "senders_free", "in_recovery", "slot_elsewhere", "slot_wal_keep_mib"}``
     :param target: ``{"version", "in_recovery", "collisions" (names)}``
     :param programs_version: major version of pg_dump, None when there is none
+    :param slot_wal_limit_mib: the declared limit of the WAL that our slot may hold back, None where none is declared
     """
     gates = []
 
@@ -101,6 +109,8 @@ def plan_gates(source: dict[str, t.Any], target: dict[str, t.Any], tables: list[
                 f"Database {source['slot_elsewhere']} of the same server is being migrated: its slot has the name that ours would have.",
                 "Finish or retire that migration first.",
             )
+        if refused := limit_gate(source["slot_wal_keep_mib"], slot_wal_limit_mib):
+            fail("slot_wal_limit", "max_slot_wal_keep_size", *refused)
         for table in tables:
             if not table.identity:
                 fail(
@@ -110,6 +120,20 @@ def plan_gates(source: dict[str, t.Any], target: dict[str, t.Any], tables: list[
                     f"Add a primary key, or: ALTER TABLE {table.quoted} REPLICA IDENTITY FULL;",
                 )
     return gates
+
+
+def limit_gate(keep_mib: int, declared_mib: int | None) -> tuple[str, str] | None:
+    """Why the source's own limit does not keep the declared one, and the remedy; None where it does (pure).
+
+    :param keep_mib: max_slot_wal_keep_size, -1 for no limit
+    """
+    if declared_mib is None or 0 <= keep_mib <= declared_mib:
+        return None
+    now = "-1, no limit" if keep_mib < 0 else f"{keep_mib} MB"
+    return (
+        f"pg_ha_slot_wal_limit_mib is {declared_mib}, and max_slot_wal_keep_size is {now}: with nobody of ours alive our slot would fill the source's disk.",
+        f"ALTER SYSTEM SET max_slot_wal_keep_size = '{declared_mib}MB'; SELECT pg_reload_conf(); it holds for every slot of that server.",
+    )
 
 
 def collisions(source_schemas: t.Collection[str], target_relations: t.Iterable[tuple[str, str]], target_schemas: t.Collection[str], own: str) -> list[str]:
@@ -176,7 +200,9 @@ def estimate_seconds(done: int, total: int, elapsed: float) -> int | None:
     return int((total - done) * elapsed / done)
 
 
-def describe(row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], running: dict[str, int], locked: bool, working: bool) -> dict[str, t.Any]:
+def describe(
+    row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], running: dict[str, int], locked: bool, working: bool, alarm: str = ""
+) -> dict[str, t.Any]:
     """The copy's state from what was read.
 
     :param row: the whole's row of ha_migration.copy, None where there is none
@@ -184,6 +210,7 @@ def describe(row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], runni
     :param running: relation -> bytes that its COPY has processed
     :param locked: whether somebody holds the copy's lock
     :param working: the same, or a job of it has not ended
+    :param alarm: of the slot that holds back WAL meanwhile
     """
     detail = row["detail"] if row else {}
     state = "absent" if row is None else row["state"]
@@ -201,7 +228,7 @@ def describe(row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], runni
         "error": detail.get("error"),
         "report": detail.get("report"),
     }
-    return {**description, "summary": _summary(description)}
+    return {**description, "summary": _summary(description) + (f"; {alarm}" if alarm else "")}
 
 
 def _summary(copy: dict[str, t.Any]) -> str:

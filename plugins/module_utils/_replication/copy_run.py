@@ -19,15 +19,17 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from .._core.errors import ClientError, GateError, PgHaError, PlanError
+from .._core.errors import ClientError, GateError, GivenUp, PgHaError, PlanError
 from .._core.outcome import Outcome
 from .._postgresql import client, private
+from .._postgresql.slots import given_up
 from .._postgresql.subscription import Link, subscription_statement
 from . import copy_client, copy_plan, link_client, own, toc
 from .model import Report, RestoreFacts, Settings, Table
 from .names import identifier
 from .pool import Job, run_jobs
 from .programs import Programs
+from .slot_watch import SlotWatch
 from .worker import Worker
 
 if t.TYPE_CHECKING:
@@ -56,6 +58,7 @@ def run(settings: Settings, link: Link | None, programs: Programs, hooks: own.Ho
     :raises GateError: something forbids to begin; nothing was changed
     :raises PlanError: the target serves, or another copy runs
     :raises ClientError: a step failed; the target is marked, the slot is dropped, and the next run begins anew
+    :raises GivenUp: the slot held back more WAL than is declared; it is dropped, as after a failed step
     """
     sides = Sides(copy_client.open_session(settings, settings.source), copy_client.open_session(settings, settings.target))
     try:
@@ -106,6 +109,8 @@ def _problems(sides: Sides, settings: Settings) -> list[str]:
         return []
     problems = []
     state = link_client.read_link(sides.source, sides.target, own.FORWARD_LINK)
+    if state.given_up:
+        raise GivenUp(state.given_up)
     if not state.exists:
         problems.append("the subscription is gone")
     if not state.slot_exists:
@@ -126,7 +131,7 @@ def _check(sides: Sides, settings: Settings, programs: Programs, before: dict[st
     source, target = copy_client.read_source(sides.source), copy_client.read_target(sides.target)
     tables, _unlogged, _extension = copy_client.read_tables(sides.source, own.FORWARD_TABLES)
     collisions = _collisions(source, target, before)
-    gates = copy_plan.plan_gates(source, {**target, "collisions": collisions}, tables, settings.method, programs.version())
+    gates = copy_plan.plan_gates(source, {**target, "collisions": collisions}, tables, settings.method, programs.version(), settings.slot_wal_limit_mib)
     if gates:
         lines = [f"- {gate['message']} {gate['remedy']}" for gate in gates]
         raise GateError("\n".join(["The copy cannot begin; nothing was changed.", *lines]), gates=gates)
@@ -160,6 +165,7 @@ class _Copy:
         self.detail: dict[str, t.Any] = {"run": settings.run, "method": settings.method, "parts": settings.parts}
         self.actions: list[str] = []
         self.keeper: Connection | None = None
+        self.watch: SlotWatch | None = None
 
     def run(self, before: dict[str, t.Any] | None) -> Outcome:
         """All steps; a failure is recorded and cleaned up on the source."""
@@ -175,10 +181,16 @@ class _Copy:
         self.detail["folder"] = folder
         try:
             self._steps(tables, facts, folder, began)
-        except PgHaError as error:
+        except PgHaError as failure:
+            why = self._ended_by_the_watch()
+            error = GivenUp(given_up(own.FORWARD_LINK, why, [])) if why else failure
             self._give_up(error)
-            raise
+            if error is failure:
+                raise
+            raise error from failure
         finally:
+            if self.watch is not None:
+                self.watch.end()
             shutil.rmtree(folder, ignore_errors=True)
             if self.keeper is not None:
                 self.keeper.close()
@@ -189,6 +201,8 @@ class _Copy:
             self._reset(facts["target"])
         with self._step("snapshot"):
             snapshot = self._snapshot(tables, facts["source"]["version"])
+        if self.settings.method == "logical":
+            self.watch = SlotWatch(self.settings)
         archive = os.path.join(folder, "schema.dump")
         with self._step("schema"):
             tables, entries, found = self._schema(archive, snapshot, tables, facts["target"]["superuser"])
@@ -215,6 +229,8 @@ class _Copy:
             if self.settings.method == "logical":
                 with self._step("follow"):
                     client.query(self.sides.target, f"ALTER SUBSCRIPTION {identifier(own.FORWARD_LINK)} ENABLE")
+        if self._ended_by_the_watch():
+            raise ClientError("The slot was dropped while the copy ended.")
         self.report.seconds = time.monotonic() - began
         self.detail["step"] = "done"
         self.detail.pop("folder")
@@ -230,6 +246,10 @@ class _Copy:
         yield
         self.report.steps.append({"name": name, "seconds": round(time.monotonic() - began, 3)})
         self.actions.append(name)
+
+    def _ended_by_the_watch(self) -> str:
+        """Why the watch has ended us; empty when it has not."""
+        return self.watch.reason() if self.watch is not None else ""
 
     def _reset(self, target: dict[str, t.Any]) -> None:
         """Take away what an interrupted run left on both sides, and remember what was there before ours."""

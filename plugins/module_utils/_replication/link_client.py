@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
-from .._core.errors import ClientError
+from .._core.errors import ClientError, GivenUp
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
+from .._postgresql.slots import MIB, given_up, read_given_up, read_slot_wal
 from .model import LinkState
 from .names import identifier
 
@@ -18,8 +20,11 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
-def read_link(publisher: Connection, subscriber: Connection, name: str) -> LinkState:
-    """Ask both sides; publication, slot and subscription have the same name."""
+def read_link(publisher: Connection, subscriber: Connection, name: str, slot_wal_limit_mib: int | None = None) -> LinkState:
+    """Ask both sides; publication, slot and subscription have the same name.
+
+    :param slot_wal_limit_mib: the declared limit of the WAL that the slot may hold back
+    """
     slots = client.query(
         publisher,
         "SELECT s.active, s.wal_status::text AS wal_status, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.confirmed_flush_lsn)::bigint AS lag_bytes, "
@@ -45,6 +50,7 @@ def read_link(publisher: Connection, subscriber: Connection, name: str) -> LinkS
             rows = client.query(subscriber, "SELECT apply_error_count::bigint AS errors FROM pg_stat_subscription_stats WHERE subid = %s", (oid,))
             errors = int(rows[0]["errors"]) if rows and rows[0]["errors"] is not None else None
     slot = slots[0] if slots else None
+    wal = read_slot_wal(publisher, name, slot_wal_limit_mib)
     return LinkState(
         exists=bool(subscriptions),
         enabled=bool(subscriptions) and bool(subscriptions[0]["enabled"]),
@@ -57,6 +63,10 @@ def read_link(publisher: Connection, subscriber: Connection, name: str) -> LinkS
         lag_bytes=int(slot["lag_bytes"]) if slot and slot["lag_bytes"] is not None else None,
         lag_seconds=slot["lag_seconds"] if slot else None,
         errors=errors,
+        slot_held_bytes=wal.held_bytes if wal else None,
+        slot_limit_bytes=wal.limit_bytes if wal else None,
+        alarm=wal.alarm if wal else "",
+        given_up=read_given_up(publisher, subscriber, wal),
     )
 
 
@@ -80,6 +90,28 @@ def drop_link(publisher: Connection, subscriber: Connection, name: str) -> list[
     return done
 
 
+def end_slot(publisher: Connection, name: str) -> None:
+    """End whoever uses a slot, and drop it.
+
+    :raises WaitTimeout: it stayed in use
+    """
+    client.query(publisher, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active_pid IS NOT NULL", (name,))
+    drop_slot(publisher, name)
+
+
+def give_up(publisher: Connection, subscriber: Connection, name: str, limit_mib: int) -> str:
+    """Put the publisher's disk first: disable the subscription and drop the slot. Returns the sentence for it.
+
+    A subscriber that does not answer, or refuses, is no reason to keep the slot.
+    """
+    left = "its subscription"
+    with contextlib.suppress(ClientError):
+        client.query(subscriber, f"ALTER SUBSCRIPTION {identifier(name)} DISABLE")
+        left = "its subscription, disabled"
+    end_slot(publisher, name)
+    return given_up(name, f"slot {name} held back more than the declared {limit_mib} MiB of WAL and was dropped", ["its publication", left])
+
+
 def drop_slot(publisher: Connection, name: str, timeout_seconds: float = 15, clock: Clock = SYSTEM_CLOCK) -> None:
     """Drop a slot once its sender has noticed that the other end is gone.
 
@@ -94,9 +126,13 @@ def drop_slot(publisher: Connection, name: str, timeout_seconds: float = 15, clo
     client.query(publisher, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (name,))
 
 
-def wait_until_caught_up(publisher: Connection, subscriber: Connection, name: str, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK) -> LinkState:
+def wait_until_caught_up(
+    publisher: Connection, subscriber: Connection, name: str, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK, slot_wal_limit_mib: int | None = None
+) -> LinkState:
     """Wait until everything that was written on the publisher before the call is confirmed by the subscriber.
 
+    :param slot_wal_limit_mib: at that much WAL held back the link is given up
+    :raises GivenUp: the publisher has given the link up, or we have
     :raises ClientError: a position could not be read
     :raises WaitTimeout: it did not come in time, with what is wrong
     """
@@ -109,7 +145,13 @@ def wait_until_caught_up(publisher: Connection, subscriber: Connection, name: st
             publisher, "SELECT pg_wal_lsn_diff(%s::pg_lsn, confirmed_flush_lsn)::bigint AS bytes FROM pg_replication_slots WHERE slot_name = %s", (goal, name)
         )
         missing = int(rows[0]["bytes"]) if rows and rows[0]["bytes"] is not None else None
-        return missing, read_link(publisher, subscriber, name).problems
+        state = read_link(publisher, subscriber, name, slot_wal_limit_mib)
+        if state.given_up:
+            raise GivenUp(state.given_up)
+        late = missing is None or missing > 0 or state.obstacles
+        if late and slot_wal_limit_mib is not None and state.slot_held_bytes is not None and state.slot_held_bytes > slot_wal_limit_mib * MIB:
+            raise GivenUp(give_up(publisher, subscriber, name, slot_wal_limit_mib))
+        return missing, state.obstacles
 
     wait_until(
         behind,
@@ -119,4 +161,4 @@ def wait_until_caught_up(publisher: Connection, subscriber: Connection, name: st
         0.2,
         clock,
     )
-    return read_link(publisher, subscriber, name)
+    return read_link(publisher, subscriber, name, slot_wal_limit_mib)

@@ -60,7 +60,7 @@ class Table:
 class RestoreFacts:
     """What the source's catalogs say of the entries of a dump, which names them by (catalog, OID).
 
-    :param unwanted: our guards' triggers, which are not copied
+    :param unwanted: our guards' triggers and event triggers, which are not copied
     :param tables: of indexes, and of primary key, unique and exclusion constraints, the OID of their table
     :param slow_indexes: OIDs of indexes that take long for their table's size
     """
@@ -81,6 +81,7 @@ class Settings:
     :param programs: folder of pg_dump and pg_restore
     :param work_directory: where the archives go while it runs
     :param early_index_bytes: tables from this size get their indexes while others are still copied
+    :param slot_wal_limit_mib: at that much WAL held back the copy is given up; None: only where the source's own limit ends it
     """
 
     service_file: str
@@ -97,6 +98,7 @@ class Settings:
     connect_timeout_seconds: int = 10
     maintenance_work_mem: str = "256MB"
     early_index_bytes: int = 64 * 1024 * 1024
+    slot_wal_limit_mib: int | None = None
     run: str = ""
 
 
@@ -131,6 +133,10 @@ class LinkState:
     :param lag_bytes: WAL of the publisher that the subscriber has not confirmed yet
     :param lag_seconds: as the publisher's sender measured it last; None while nothing was measured
     :param errors: failed attempts to apply, since the statistics began; None where the server does not count
+    :param slot_held_bytes: WAL that the slot keeps on the publisher
+    :param slot_limit_bytes: how much it may keep, by the declared limit or the server's, whichever is lower; None where there is neither
+    :param alarm: that this limit is near, in words; empty while it is not
+    :param given_up: the sentence that says that the publisher has given the link up; empty while it has not
     """
 
     exists: bool = False
@@ -144,6 +150,10 @@ class LinkState:
     lag_bytes: int | None = None
     lag_seconds: float | None = None
     errors: int | None = None
+    slot_held_bytes: int | None = None
+    slot_limit_bytes: int | None = None
+    alarm: str = ""
+    given_up: str = ""
 
     def public(self) -> dict[str, t.Any]:
         """JSON-able form."""
@@ -151,7 +161,14 @@ class LinkState:
 
     @property
     def problems(self) -> list[str]:
+        """Why nothing follows, in words, and an alarm, with which it may still follow; [] when all is well."""
+        return [*self.obstacles, *([self.alarm] if self.alarm else [])]
+
+    @property
+    def obstacles(self) -> list[str]:
         """Why nothing follows, in words; [] when it does."""
+        if self.given_up:
+            return [self.given_up.rstrip(".")]
         found = []
         if not self.exists:
             found.append("there is no subscription")
@@ -163,8 +180,6 @@ class LinkState:
             found.append("there is no slot on the publisher")
         elif not self.slot_active:
             found.append("nobody is connected to the slot")
-        if self.slot_wal_status == "lost":
-            found.append("the publisher has removed WAL that the slot needs: copy again")
         waiting = sum(number for state, number in self.tables.items() if state != "r")
         if waiting:
             found.append(f"{waiting} tables are not ready")
@@ -177,4 +192,4 @@ class LinkState:
     @property
     def following(self) -> bool:
         """Whether changes arrive."""
-        return not self.problems
+        return not self.obstacles

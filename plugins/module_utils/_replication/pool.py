@@ -124,7 +124,7 @@ class _Worker:
         self.pipe.close()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A worker must not outlive the module (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
@@ -133,7 +133,7 @@ def _die_with_parent() -> None:
 def _serve(pipe: multiprocessing.connection.Connection, make_runner: t.Callable[[], Runner]) -> None:
     """Body of a worker process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _die_with_parent()
+    die_with_parent()
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     runner: Runner | None = None
@@ -201,7 +201,7 @@ class Stream:
 
 def _produce(read_end: int, write_end: int, answer: multiprocessing.connection.Connection, produce: t.Callable[[t.BinaryIO], int]) -> None:
     """Body of a producer process."""
-    _die_with_parent()
+    die_with_parent()
     os.close(read_end)
     try:
         with open(write_end, "wb", buffering=256 * 1024) as file:

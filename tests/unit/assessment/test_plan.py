@@ -21,9 +21,17 @@ SETTINGS = {
     "max_locks_per_transaction": "64",
     "max_connections": "100",
     "max_prepared_transactions": "0",
-    "max_slot_wal_keep_size": "-1",
+    "max_slot_wal_keep_size": "1000",
 }
-ADMINISTRATOR = {"name": "postgres", "superuser": True, "bypassrls": True, "createrole": True, "replication": True, "reads_statistics": True}
+ADMINISTRATOR = {
+    "name": "postgres",
+    "superuser": True,
+    "bypassrls": True,
+    "createrole": True,
+    "replication": True,
+    "reads_statistics": True,
+    "event_triggers": True,
+}
 CLEAN = Source(
     version="PostgreSQL 15.1",
     version_num=150001,
@@ -38,7 +46,9 @@ CLEAN = Source(
     sessions=(Session("app", "10.0.0.9", "web", 3),),
 )
 TARGET = Target(version_num=170001)
-OPTIONS = Options(client_major=17, target_free_bytes=1 << 40, pooler_networks=("10.0.0.9/32",), own_roles=("postgres", "ha_migration_link"))
+OPTIONS = Options(
+    client_major=17, target_free_bytes=1 << 40, pooler_networks=("10.0.0.9/32",), own_roles=("postgres", "ha_migration_link"), slot_wal_limit_mib=1000
+)
 
 
 def settings(**changed: str) -> dict[str, t.Any]:
@@ -75,7 +85,12 @@ CASES: list[tuple[dict[str, t.Any], dict[str, t.Any], dict[str, t.Any], str, str
     (settings(wal_level="replica"), {}, {}, "wal_level", "blocker", "ALTER SYSTEM SET wal_level = 'logical';"),
     ({"slots_used": 9}, {}, {}, "max_replication_slots", "blocker", "ALTER SYSTEM SET max_replication_slots = 19;"),
     ({"senders_used": 10}, {}, {}, "max_wal_senders", "blocker", "ALTER SYSTEM SET max_wal_senders = 20;"),
-    (settings(max_slot_wal_keep_size="1024"), {}, {}, "max_slot_wal_keep_size", "warning", "= -1"),
+    (settings(max_slot_wal_keep_size="1000"), {}, {"slot_wal_limit_mib": None}, "max_slot_wal_keep_size", "info", ""),
+    (settings(max_slot_wal_keep_size="-1"), {}, {"slot_wal_limit_mib": None}, "slot_wal_unlimited", "warning", "pg_ha_slot_wal_limit_mib: ..."),
+    (settings(max_slot_wal_keep_size="-1"), {}, {"slot_wal_limit_mib": 500}, "slot_wal_limit", "blocker", "max_slot_wal_keep_size = '500MB'"),
+    (settings(max_slot_wal_keep_size="501"), {}, {"slot_wal_limit_mib": 500}, "slot_wal_limit", "blocker", "max_slot_wal_keep_size = '500MB'"),
+    (administrator(event_triggers=False), {}, {}, "ddl_guard", "info", ""),
+    (administrator(event_triggers=False), {}, {"ddl_policy": "refuse"}, "ddl_guard", "blocker", "pg_ha_ddl_policy: detect"),
     (table(primary_key=False), {}, {}, "replica_identity", "blocker", "ALTER TABLE public.x REPLICA IDENTITY FULL;"),
     (table(primary_key=False, candidate_index="X"), {}, {}, "replica_identity", "blocker", 'REPLICA IDENTITY USING INDEX "X";'),
     (table(primary_key=False, incomparable=("doc json",)), {}, {}, "replica_identity", "blocker", "ADD COLUMN id bigint GENERATED"),

@@ -30,7 +30,8 @@ def assessment() -> dict[str, t.Any]:
     """Of a source that has what every finding's form needs."""
     source = Source(
         version="PostgreSQL 15.1", version_num=150001, in_recovery=False, database="freight", settings=SETTINGS,
-        administrator={"name": "a", "superuser": False, "bypassrls": False, "createrole": True, "replication": True, "reads_statistics": True},
+        administrator={"name": "a", "superuser": False, "bypassrls": False, "createrole": True, "replication": True, "reads_statistics": True,
+            "event_triggers": True},
         tables=(Table("public.t", primary_key=False, bytes=10, rows=1),), extensions={"pgcrypto": "1.3"},
     )  # fmt: skip
     target = Target(problem="no answer")
@@ -55,6 +56,12 @@ def stopped_replication() -> dict[str, t.Any]:
     return made_by("replication", "copy.yml: Copy | Record why it failed", variables)
 
 
+def given_up() -> dict[str, t.Any]:
+    """A link that followed, and was given up in favour of the source's disk."""
+    known = {"__replication_journal": {"phase": TIMES}, "ansible_failed_result": {"msg": "The migration has been given up.", "error": "GivenUp"}}
+    return made_by("replication", "verify.yml: Verify | Record that the migration was given up", known)
+
+
 def stopped_cutover() -> dict[str, t.Any]:
     """Undone."""
     return made_by("cutover", "section.yml: Section | Record why it did not come to pass", {"__cutover_run": TIMES["started_at"], **REASON})
@@ -68,7 +75,7 @@ def differing_schemas() -> dict[str, t.Any]:
     return made_by("verification", "__verification_schema_evidence", {"__verification_run": TIMES["started_at"], "__verification_schemas": found})
 
 
-MADE = {made.__name__: made for made in (assessment, topology, stopped_replication, stopped_cutover, differing_schemas)}
+MADE = {made.__name__: made for made in (assessment, topology, stopped_replication, given_up, stopped_cutover, differing_schemas)}
 
 
 @pytest.mark.parametrize("name", MADE)

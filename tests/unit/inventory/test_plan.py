@@ -71,6 +71,7 @@ def test_a_good_inventory_has_no_problems() -> None:
     assert sentences(inventory({"pg_ha_cutover_approved": "true", "pg_ha_source_port": "5433", "pg_ha_repeat": ["verify"]})) == []
     assert sentences(inventory({"pg_ha_cutover_budget_seconds": "5", "pg_ha_dump_window_seconds": 3600.5})) == []
     assert sentences(inventory({"pg_ha_source_host": "2001:db8::1"})) == []
+    assert sentences(inventory({"pg_ha_ddl_policy": "refuse", "pg_ha_slot_wal_limit_mib": "20480"})) == []
     assert sentences(inventory({"pg_ha_target_write_host": "vip.example.org"}, {"pg_ha_haproxy": ()})) == []
 
 
@@ -96,6 +97,11 @@ def test_a_good_inventory_has_no_problems() -> None:
         ("pg_ha_cutover_budget_seconds", 3600, "give 2 to 60 seconds"),
         ("pg_ha_cutover_budget_seconds", "nan", "give 2 to 60 seconds"),
         ("pg_ha_dump_window_seconds", 1, "give 60 to 604800 seconds"),
+        ("pg_ha_ddl_policy", "refuze", "write refuse"),
+        ("pg_ha_slot_wal_limit_mib", 63, "give 64 to 2147483647 MiB"),
+        ("pg_ha_slot_wal_limit_mib", "100.5", "give 64 to 2147483647 MiB"),
+        ("pg_ha_slot_wal_limit_mib", "inf", "give 64 to 2147483647 MiB"),
+        ("pg_ha_slot_wal_limit_mib", "10GB", "give 64 to 2147483647 MiB"),
         ("pg_ha_cutover_approved", "perhaps", "write true or false"),
         ("pg_ha_repeat", "verify", "no list"),
         ("pg_ha_repeat", ["verfy"], "holds verfy"),

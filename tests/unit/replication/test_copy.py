@@ -12,10 +12,11 @@ import time
 
 import psycopg2
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PlanError, UsageError, WaitTimeout
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, GivenUp, PlanError, UsageError, WaitTimeout
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import ddl_guard, gates, schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity import snapshot
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, link_client, pool
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, link_client, pool, worker
 from ansible_collections.freight.pg_ha.plugins.modules import migrated_database, migrated_roles, replication_copy, replication_copy_info, replication_link
 
 from tests.evidence import made_by, problems
@@ -116,10 +117,10 @@ class Migration:
         params = {name: option.get("default") for name, option in spec.items()}
         return replication_copy_info.run({**params, "service_file": self.service_file, **options}).result
 
-    def link(self, state, check_mode=False, timeout_seconds=20):
+    def link(self, state, check_mode=False, timeout_seconds=20, **options):
         spec = replication_link.argument_spec()
         params = {name: option.get("default") for name, option in spec.items()}
-        return replication_link.run({**params, "service_file": self.service_file, "state": state, "timeout_seconds": timeout_seconds}, check_mode)
+        return replication_link.run({**params, "service_file": self.service_file, "state": state, "timeout_seconds": timeout_seconds, **options}, check_mode)
 
     def roles(self, check_mode=False):
         params = {name: option.get("default") for name, option in migrated_roles.argument_spec().items()}
@@ -443,3 +444,174 @@ def test_roles_and_database_of_the_same_server_are_already_there(migration):
     migration.do("source", "INSERT INTO ha_migration.decision (epoch, serves, decided_by) VALUES (1, 'target', 'mover')")
     with pytest.raises(PlanError, match="serves"):
         migration.roles(check_mode=True)
+
+
+def test_the_guard_against_ddl_is_not_copied(migration):
+    migration.copy()
+    source = migration.open("source")
+    ddl_guard.apply(source, ddl_guard.plan_guard(ddl_guard.read_guard(source), ddl_guard.Wanted("source", "move", "refuse")))
+    with pytest.raises(ClientError, match="DDL is refused while migration move follows"):
+        client.query(source, "CREATE TABLE public.late (id int PRIMARY KEY)")
+    assert migration.copy(repeat=True).changed
+    assert migration.value("target", "SELECT count(*) FROM pg_event_trigger") == 0
+    assert migration.link("following").result["link"]["following"]
+    ddl_guard.remove(source)
+    source.close()
+
+
+# --- the source's disk comes first ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keep(migration):
+    """Sets max_slot_wal_keep_size in MiB; afterwards it is what it was."""
+
+    def alter(words):
+        migration.do("source", f"ALTER SYSTEM {words}")
+        migration.do("source", "SELECT pg_reload_conf()")
+
+    def keep(mib):
+        alter(f"SET max_slot_wal_keep_size = '{mib}MB'")
+        wait_for(lambda: migration.value("source", "SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size'") == mib)
+
+    yield keep
+    alter("RESET max_slot_wal_keep_size")
+
+
+def wait_for(look, seconds=10):
+    bound = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < bound
+        time.sleep(0.05)
+
+
+WRITE_SEGMENT = "SELECT pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()"
+
+
+def write_wal(migration, segments):
+    """Each segment has 16 MiB."""
+    for _segment in range(segments):
+        migration.do("source", WRITE_SEGMENT)
+
+
+def test_a_limit_that_the_source_does_not_keep_is_a_gate(migration, keep):
+    with pytest.raises(GateError) as caught:
+        migration.copy(slot_wal_limit_mib=100)
+    (gate,) = caught.value.details["gates"]
+    assert gate["gate"] == "slot_wal_limit" and "max_slot_wal_keep_size is -1, no limit" in gate["message"]
+    assert gate["remedy"].startswith("ALTER SYSTEM SET max_slot_wal_keep_size = '100MB'; SELECT pg_reload_conf();")
+    keep(200)
+    with pytest.raises(GateError, match="max_slot_wal_keep_size is 200 MB"):
+        migration.copy(slot_wal_limit_mib=100)
+    assert migration.value("source", "SELECT count(*) FROM pg_publication") == 0
+    keep(100)
+    assert migration.copy(slot_wal_limit_mib=100).changed
+
+
+def test_there_is_an_alarm_from_half_of_the_limit_on_and_the_link_still_follows(migration, keep):
+    migration.copy()
+    target = migration.open("target")
+    client.query(target, "BEGIN; LOCK TABLE public.big IN SHARE MODE")  # the apply worker waits
+    migration.do("source", "UPDATE public.big SET body = 'new' WHERE id = 1")
+    write_wal(migration, 2)
+    assert migration.info(slot_wal_limit_mib=160)["link"]["alarm"] == "" and migration.info()["link"]["slot_limit_bytes"] is None
+    write_wal(migration, 4)
+    found = migration.info(slot_wal_limit_mib=160)
+    assert found["link"]["alarm"].startswith("ALARM: slot ha_migration_forward holds back") and "at 160 MiB the link is given up" in found["link"]["alarm"]
+    assert found["link"]["problems"] == [found["link"]["alarm"]] and found["link"]["following"]
+    assert found["initial_copy"]["summary"].endswith(found["link"]["alarm"])
+    assert migration.info()["link"]["problems"] == []
+    # The source's own limit counts without a declared one, and the lower of both.
+    keep(150)
+    assert "at 150 MiB" in migration.info()["link"]["alarm"] and "at 150 MiB" in migration.info(slot_wal_limit_mib=160)["link"]["alarm"]
+    target.close()
+    assert migration.link("following", slot_wal_limit_mib=1000).result["link"]["following"]
+    # What has caught up is not given up, though the slot's oldest WAL moves only with the next record of running transactions.
+    assert migration.link("following", slot_wal_limit_mib=64).result["link"]["following"]
+    migration.do("source", "CHECKPOINT")
+    wait_for(lambda: migration.info()["link"]["problems"] == [], 30)
+
+
+def test_a_slot_that_the_server_has_invalidated_ends_the_migration_and_every_phase_says_so(migration, keep):
+    migration.copy()
+    migration.link("disabled")
+    keep(32)
+    write_wal(migration, 6)
+    assert migration.info()["link"]["alarm"].endswith("its next checkpoint gives the link up")
+    migration.do("source", "CHECKPOINT")
+    link = migration.info()["link"]
+    assert (link["slot_wal_status"], link["following"], link["alarm"]) == ("lost", False, "")
+    sentence = link["given_up"]
+    assert sentence.startswith("The migration has been given up in favour of the source's disk: the server has invalidated slot ha_migration_forward")
+    assert "left over are slot ha_migration_forward, its publication, its subscription. Mend" in sentence and "`pg-ha replicate --repeat replicate`" in sentence
+    assert link["problems"] == [sentence.rstrip(".")]
+    source, target = migration.open("source"), migration.open("target")
+    for phase in (migration.copy, lambda: migration.copy(check_mode=True), lambda: migration.link("following", timeout_seconds=5)):
+        with pytest.raises(GivenUp) as said:
+            phase()
+        assert said.value.message == sentence
+    with pytest.raises(GateError) as said:
+        snapshot.check_link(source, target)
+    assert said.value.message == sentence
+    values = dict.fromkeys(gates.Context.__dataclass_fields__)
+    failures = gates.evaluate(gates.Context(**{**values, "here": source, "ahead": target, "leaves": "source", "serves": "target"}), [gates.link])
+    assert [failure["message"] for failure in failures] == [sentence.rstrip(".")]
+    # DDL is free again: nothing follows.
+    ddl_guard.apply(source, ddl_guard.plan_guard(ddl_guard.read_guard(source), ddl_guard.Wanted("source", "move", "refuse")))
+    client.query(source, "CREATE TABLE public.late (id int PRIMARY KEY)")  # by an application: of this session's name nothing is ours
+    ddl_guard.remove(source)
+    source.close()
+    target.close()
+    assert migration.copy(repeat=True).changed
+    assert migration.link("following").result["link"]["following"]
+
+
+def test_at_the_declared_limit_the_wait_gives_the_link_up(migration, keep):
+    migration.copy()
+    keep(64)
+    target = migration.open("target")
+    client.query(target, "BEGIN; LOCK TABLE public.big IN SHARE MODE")
+    migration.do("source", "UPDATE public.big SET body = 'new' WHERE id = 1")
+    write_wal(migration, 6)
+    with pytest.raises(GivenUp) as said:
+        migration.link("following", slot_wal_limit_mib=64)
+    assert "slot ha_migration_forward held back more than the declared 64 MiB of WAL and was dropped" in said.value.message
+    assert "left over are its publication, its subscription, disabled. Mend" in said.value.message
+    assert migration.value("source", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_forward'") == 0
+    assert migration.value("target", "SELECT NOT subenabled FROM pg_subscription WHERE subname = 'ha_migration_forward'")
+    target.close()
+    assert migration.copy(repeat=True, slot_wal_limit_mib=64).changed
+    assert migration.link("following", slot_wal_limit_mib=64).result["link"]["following"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "then", "reason"),
+    [
+        (64, "SELECT 1", "slot ha_migration_forward held back more than the declared 64 MiB of WAL and was dropped"),
+        (None, "CHECKPOINT", "the server invalidated slot ha_migration_forward"),
+    ],
+)
+def test_at_a_limit_the_copy_ends_itself(migration, keep, monkeypatch, declared, then, reason):
+    keep(64)
+
+    def hang(self, table, form):
+        other = migration.open("source")
+        for _segment in range(6):
+            client.query(other, WRITE_SEGMENT)
+        client.query(other, then)
+        client.query(self._open_target(), "SELECT pg_sleep(120)")
+        return {"rows": 0, "format": form}
+
+    monkeypatch.setattr(worker.Worker, "_copy", hang)
+    began = time.monotonic()
+    with pytest.raises(GivenUp) as said:
+        migration.copy(slot_wal_limit_mib=declared)
+    assert time.monotonic() - began < 60
+    assert reason in said.value.message and "nothing of it is left there" in said.value.message
+    assert migration.value("source", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_forward'") == 0
+    assert migration.value("source", "SELECT count(*) FROM pg_publication") == 0
+    info = migration.info()["initial_copy"]
+    assert (info["state"], info["error"]) == ("failed", said.value.message)
+    monkeypatch.undo()
+    assert migration.copy(slot_wal_limit_mib=declared).changed
+    assert migration.link("following").result["link"]["following"]

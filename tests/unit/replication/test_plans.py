@@ -318,7 +318,7 @@ def test_the_slot_speaks_the_servers_language():
     assert copy_plan.slot_statement("s", 150000).endswith("pgoutput (SNAPSHOT 'export')")
 
 
-SOURCE = {"version": 150004, "wal_level": "logical", "slots_free": 1, "senders_free": 1, "in_recovery": False, "slot_elsewhere": None}
+SOURCE = {"version": 150004, "wal_level": "logical", "slots_free": 1, "senders_free": 1, "in_recovery": False, "slot_elsewhere": None, "slot_wal_keep_mib": -1}
 TARGET = {"version": 170002, "in_recovery": False, "collisions": []}
 
 
@@ -402,7 +402,7 @@ GOOD = LinkState(True, True, True, True, True, "reserved", {"r": 3}, 3, 0, None,
         ({"worker_running": False}, "does not run"),
         ({"slot_exists": False}, "no slot"),
         ({"slot_active": False}, "nobody is connected"),
-        ({"slot_wal_status": "lost"}, "removed WAL"),
+        ({"given_up": "The migration has been given up."}, "given up"),
         ({"tables": {"r": 2, "d": 1}}, "1 tables are not ready"),
         ({"published": 4}, "3 tables are subscribed and 4 published"),
         ({"lag_bytes": None}, "lag is unknown"),
@@ -413,6 +413,20 @@ def test_a_link_follows_only_when_everything_says_so(changes, word):
     state = dataclasses.replace(GOOD, **changes)
     assert not state.following
     assert word in "; ".join(state.problems)
+
+
+def test_an_alarm_is_a_problem_with_which_the_link_follows():
+    state = dataclasses.replace(GOOD, alarm="ALARM: it is near")
+    assert (state.following, state.problems, state.obstacles) == (True, ["ALARM: it is near"], [])
+
+
+@pytest.mark.parametrize(
+    ("kept", "declared", "refused"),
+    [(-1, None, False), (10, None, False), (-1, 100, True), (101, 100, True), (100, 100, False), (0, 100, False)],
+)
+def test_only_the_sources_own_limit_keeps_the_declared_one(kept, declared, refused):
+    found = copy_plan.limit_gate(kept, declared)
+    assert (found is not None) == refused
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_exit_codes(events: list[dict[str, t.Any]], ending: Ending, code: Exit) 
 
 def test_every_error_of_our_modules_has_a_meaning() -> None:
     known = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.PgHaError)} | {section.Undone.__name__}
-    failed = {"PgHaError", "ClientError", "WaitTimeout"}
+    failed = {"PgHaError", "ClientError", "WaitTimeout", "GivenUp"}
     assert known == REFUSALS | failed | {"UsageError", "UnknownState"}
 
 

@@ -13,10 +13,10 @@ import typing as t
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, journal, schema, status
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import ddl_guard, decision, journal, schema, status
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.plan import PooledDatabase
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, link_client
 from ansible_collections.freight.pg_ha.plugins.modules import migration_status_info
 
 ENDPOINTS = {"source": {"host": "old", "port": 5432}, "target": {"host": "new", "port": 5000}}
@@ -235,6 +235,56 @@ def test_without_any_file_everything_is_unknown_and_nothing_is_made(world: World
     found = world.read(service_file=str(world.folder / "none" / "pg_service.conf"), poolers=["lb1"])
     assert found["serves"] == "unknown" and len(found["unknown"]) >= 2
     assert not (world.folder / "none").exists()
+
+
+def follow(world: World) -> t.Any:
+    """A link between both databases that follows one table, made as the copy makes it; the source's session."""
+    world.make_target()
+    source, target = world.connect("source"), world.connect("target")
+    for side in (source, target):
+        client.query(side, "CREATE TABLE public.t (id int PRIMARY KEY)")
+    client.query(source, f"CREATE PUBLICATION {schema.FORWARD_LINK} FOR TABLE public.t, ha_migration.marker, ha_migration.probe")
+    client.query(source, "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (schema.FORWARD_LINK,))
+    client.query(
+        target,
+        f"CREATE SUBSCRIPTION {schema.FORWARD_LINK} CONNECTION 'host=127.0.0.1 port={world.server.port} user=postgres dbname={world.names['source']}' "
+        f"PUBLICATION {schema.FORWARD_LINK} WITH (create_slot = false, slot_name = '{schema.FORWARD_LINK}', copy_data = false)",
+    )
+    link_client.wait_until_caught_up(source, target, schema.FORWARD_LINK, 20)
+    target.close()
+    return source
+
+
+def test_while_the_target_follows_both_schemas_are_compared_and_ddl_is_named(world: World) -> None:
+    source = follow(world)
+    try:
+        found = world.read(slot_wal_limit_mib=1000)
+        assert found["unknown"] == [] and found["schemas"] == {"differences": [], "differences_total": 0, "policy": None, "ddl": []}
+        assert "Schema: both sides are in step; DDL on the source is without a guard, so nobody is named." in found["lines"]
+        assert [line for line in found["lines"] if line.startswith("Link: the target follows") and "ALARM" not in line]
+        ddl_guard.apply(source, ddl_guard.plan_guard(ddl_guard.read_guard(source), ddl_guard.Wanted("source", "move", "detect")))
+        assert "Schema: both sides are in step; DDL on the source is recorded." in world.read()["lines"]
+        shop = client.connect(str(world.folder / "pg_service.conf"), "source", application_name="shop", options="-c default_transaction_read_only=off")
+        client.query(shop, "ALTER TABLE public.t ADD COLUMN note text")
+        shop.close()
+        found = world.read()
+        line = next(line for line in found["lines"] if line.startswith("Schema: "))
+        assert "out of step in 1 objects, which stops the cutover" in line and "column public.t.note is missing on the target" in line
+        assert [line for line in found["lines"] if line.endswith("role postgres ran ALTER TABLE on the source: table public.t.")]
+        world.record("verify", "done")
+        assert world.read()["schemas"]["ddl"] == []
+    finally:
+        target = world.connect("target")
+        link_client.drop_link(source, target, schema.FORWARD_LINK)
+        target.close()
+        source.close()
+
+
+def test_an_alarm_and_a_link_that_was_given_up_are_told() -> None:
+    link = {"following": True, "lag_bytes": 5, "lag_seconds": None, "alarm": "ALARM: slot x holds back much", "problems": ["ALARM: slot x holds back much"]}
+    assert status._describe_link(link) == "Link: the target follows, lag 5 bytes. ALARM: slot x holds back much."
+    given_up = {"following": False, "problems": ["The migration has been given up"], "alarm": ""}
+    assert status._describe_link(given_up) == "Link: does not follow (The migration has been given up)."
 
 
 SOURCE, TARGET = (1, "source"), (2, "target")

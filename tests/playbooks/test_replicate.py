@@ -1,0 +1,118 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Role replication between two servers: the guard against DDL while the target follows, and a link that was given up for the source's disk."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import tempfile
+import time
+import typing as t
+
+import pytest
+
+from tests.evidence import problems
+from tests.playbooks.conftest import World, free_port
+
+# Playbook replicate.yml without the poolers, which this machine does not have.
+PLAY = """
+- hosts: pg_ha_mover
+  gather_facts: false
+  roles:
+    - role: freight.pg_ha.mover
+    - role: freight.pg_ha.replication
+"""
+
+
+class Pair(World):
+    """A source, and a server beside it that is the target."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        super().__init__(folder)
+        self.ahead = free_port()
+
+    def start(self) -> None:
+        """Both servers, and on the target's host the files by which its link reaches the source."""
+        super().start()
+        shutil.copy(self.folder / "server.crt", self.folder / "target.crt")
+        (self.folder / "pki").mkdir()
+        shutil.copy(self.folder / "server.crt", self.folder / "pki" / "ca.crt")
+        self.start_server("ahead", self.ahead)
+        self.as_postgres("sh", "-c", "umask 077; echo 'localhost:*:*:ha_migration_link:x' > link_pgpass")
+        link = {"replication_link_passfile": str(self.folder / "link_pgpass"), "replication_link_ca_file": str(self.folder / "server.crt")}
+        self.write_inventory({**self.variables(), **link, "fake_target_port": self.ahead})
+        (self.folder / "replicate.yml").write_text(PLAY)
+
+    def replicate(self, *arguments: str) -> t.Any:
+        """Run it."""
+        return self.play(str(self.folder / "replicate.yml"), *arguments, result_format="json")
+
+    def row(self) -> dict[str, t.Any]:
+        """State and evidence in the journal, which the exported file is equal to."""
+        found = json.loads(
+            self.sql("SELECT json_build_object('state', state, 'evidence', evidence) FROM ha_migration.phase WHERE phase = 'replicate'", port=self.ahead)
+        )
+        exported = json.loads((self.artifacts / "replication.json").read_text())
+        assert exported == found["evidence"] and problems(exported) == []
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def world() -> t.Iterator[Pair]:
+    """The world of this file."""
+    made = Pair(pathlib.Path(tempfile.mkdtemp(prefix="pg_ha_replicate_", dir="/var/tmp")))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def test_1_once_the_target_follows_ddl_is_recorded_and_a_second_run_changes_nothing(world: Pair) -> None:
+    done = world.replicate()
+    assert done.code == 0, done.failure["msg"]
+    assert world.row()["state"] == "done"
+    world.sql("ALTER TABLE t ADD COLUMN note text; ALTER TABLE t DROP COLUMN note")
+    assert world.sql("SELECT role, command, object FROM ha_migration.ddl ORDER BY number") == "postgres|ALTER TABLE|table public.t\n" * 2
+    assert world.sql("SELECT count(*) FROM pg_event_trigger", port=world.ahead) == "0\n"
+    done = world.replicate()
+    assert (done.code, done.changed) == (0, 0), done.output
+
+
+def test_2_the_policy_is_declared(world: Pair) -> None:
+    done = world.replicate("-e", "pg_ha_ddl_policy=refuse")
+    assert (done.code, done.changed) == (0, 1), done.output
+    said = world.sql(
+        "DO $do$ DECLARE told text; BEGIN ALTER TABLE t ADD COLUMN note text; EXCEPTION WHEN object_not_in_prerequisite_state THEN "
+        "GET STACKED DIAGNOSTICS told = MESSAGE_TEXT; CREATE TEMP TABLE said AS SELECT told; END $do$; SELECT told FROM said"
+    )
+    assert said.splitlines()[-1] == f"DDL is refused while migration {world.migration} follows this database: ALTER TABLE (table public.t)"
+
+
+def test_3_a_link_that_the_source_has_given_up_is_told_and_recorded(world: Pair) -> None:
+    world.sql("ALTER SUBSCRIPTION ha_migration_forward DISABLE", port=world.ahead)
+    world.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'; SELECT pg_reload_conf()")
+    for _segment in range(6):
+        world.sql("SELECT pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()")
+    deadline = time.monotonic() + 30
+    while world.sql("CHECKPOINT; SELECT wal_status FROM pg_replication_slots").strip().splitlines()[-1] != "lost":
+        assert time.monotonic() < deadline
+    done = world.replicate("--check")
+    assert done.code == 2 and done.failure["msg"].startswith("The migration has been given up in favour of the source's disk: "), done.output
+    assert world.row()["state"] == "done"
+    done = world.replicate()
+    assert done.code == 2 and done.failure["msg"].startswith("The migration has been given up in favour of the source's disk: "), done.output
+    row = world.row()
+    assert row["state"] == "failed" and row["evidence"]["reason"] == done.failure["msg"] and "`pg-ha replicate --repeat replicate`" in done.failure["msg"]
+    # The application goes on as if there had been no migration, whatever the policy.
+    world.sql("CREATE TABLE more (id int PRIMARY KEY); INSERT INTO more VALUES (1)")
+
+
+def test_4_the_command_that_it_names_begins_anew(world: Pair) -> None:
+    done = world.replicate("-e", '{"pg_ha_repeat": ["replicate"], "pg_ha_slot_wal_limit_mib": 64}')
+    assert done.code == 0, done.output
+    assert world.row()["state"] == "done"
+    assert world.sql("SELECT * FROM more", port=world.ahead) == "1\n"
