@@ -167,7 +167,7 @@ class Trial:
             self.row["hit_after_ms"] = round((time.time() - come) * 1000)
             if inside and fault.goes_on:
                 run_on("mover", *observer("go"))
-            if inside and time.time() - come > HOLD_SECONDS:
+            if inside and self.row["hit_after_ms"] > HOLD_SECONDS * 1000:
                 self.trouble.append("The fault came late: the section had gone on by itself.")
             try:
                 playbook.process.wait(STANDS_SECONDS)
@@ -181,9 +181,9 @@ class Trial:
             self.row["reason"] = reason(playbook.output())
             return hit_at
         finally:
-            fault.cure()
             if playbook is not None:
                 playbook.kill()
+            fault.cure()
 
     def _second_run(self) -> None:
         """The same playbook without a fault."""
