@@ -13,7 +13,10 @@ description:
   - Copies schema, rows and large objects at the snapshot of a replication slot, in parallel and without files for rows, then subscribes at that slot.
   - Right after the schema is there, every table of the target gets a guard that refuses writes of applications until the cutover opens it.
   - It may run for hours. Start it with C(async) and watch it with M(freight.pg_ha.replication_copy_info); an advisory lock on the source lets only one run.
-  - A copy that was interrupted is thrown away and begun anew by the next run. A finished one is not repeated.
+  - A copy that was interrupted (its process was killed, a server was restarted, the network was cut) is gone on with by the next run. Finished tables are kept,
+    the others are copied again at a snapshot from which the link follows without a gap. Until then the slot holds back the source's WAL.
+  - It is begun anew where it had finished no table, where slot, publication or subscription are gone or the slot has lost WAL, and where the source's schema
+    has changed. A finished copy is not repeated.
   - Never writes to a target that holds tables which are not its own, nor to one that serves the applications.
   - Large objects, sequences and unlogged tables do not follow. The first two are copied once; unlogged tables are left empty and named in the result.
 author:
@@ -55,7 +58,7 @@ options:
     description: Name of an exported snapshot that somebody else holds open on the source, with O(method=dump).
     type: str
   repeat:
-    description: Throw a finished copy away and copy again.
+    description: Throw a finished or an interrupted copy away and copy again.
     type: bool
     default: false
   link:
@@ -99,7 +102,9 @@ options:
     type: str
     default: 256MB
   slot_timeout_seconds:
-    description: Seconds to wait for transactions that were writing when the slot is made.
+    description:
+      - Seconds to wait for transactions that were writing when the slot is made.
+      - Where an interrupted copy is gone on with, also for those that write to a table that is copied again. Its writers are kept away for milliseconds.
     type: int
     default: 300
   lock_timeout_seconds:
@@ -150,10 +155,10 @@ initial_copy:
       description: Size of the tables on the source.
       type: int
     seconds:
-      description: How long it took.
+      description: How long the run took that finished it.
       type: float
     bytes_per_second:
-      description: Pace over the whole copy.
+      description: Pace of that run, without what it kept.
       type: int
     sequences:
       description: Number of sequences that were set.
@@ -179,6 +184,25 @@ initial_copy:
       description: Names and seconds of the steps.
       type: list
       elements: dict
+    resumed:
+      description: What was kept of an interrupted run and counts above too; null where the copy was made in one run.
+      type: dict
+      contains:
+        tables_kept:
+          description: Tables that were finished and not copied again.
+          type: int
+        rows_kept:
+          description: Rows of these.
+          type: int
+        bytes_kept:
+          description: Size of these on the source.
+          type: int
+        tables_copied_again:
+          description: Tables that were not finished.
+          type: int
+    not_resumed:
+      description: Why what an interrupted run had left was thrown away; null where nothing was.
+      type: str
 actions:
   description: Steps that were done; in check mode what would be done.
   type: list

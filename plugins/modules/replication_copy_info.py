@@ -88,11 +88,14 @@ initial_copy:
       description: Rows of these.
       type: int
     seconds_left:
-      description: Estimate until all rows are there; null while there is none.
+      description: Estimate until all rows are there, at the pace of this run; null while there is none.
       type: int
     error:
       description: Why it failed.
       type: str
+    resumed:
+      description: What it has kept of an interrupted run, see M(freight.pg_ha.replication_copy); null where it keeps nothing.
+      type: dict
     report:
       description: What it says about itself when it is done, see M(freight.pg_ha.replication_copy).
       type: dict

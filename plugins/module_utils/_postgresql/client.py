@@ -88,7 +88,8 @@ def connect(
                 cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
         connection.autocommit = autocommit
     except psycopg2.Error as error:
-        raise ClientError(f"Cannot connect to the {service} (service {service!r} of {service_file}): {explain(error)}", service=service) from error
+        message = f"Cannot connect to the {service} (service {service!r} of {service_file}): {explain(error)}"
+        raise ClientError(message, service=service, connection_lost=True) from error
     return connection
 
 
@@ -110,7 +111,7 @@ def query(connection: Connection, statement: str, parameters: t.Any = None) -> l
     """Run one statement and return its rows as dicts; [] for a statement without rows.
 
     :raises ClientError: with the server's message, SQLSTATE in ``details["sqlstate"]``, the table that the server names (or None) in
-      ``details["table"]``
+      ``details["table"]``, and ``details["connection_lost"]`` where the session has ended
     """
     try:
         with connection.cursor() as cursor:
@@ -120,7 +121,7 @@ def query(connection: Connection, statement: str, parameters: t.Any = None) -> l
             names = [column.name for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except psycopg2.Error as error:
-        raise ClientError(f"The statement failed: {explain(error)}", sqlstate=error.pgcode, table=error.diag.table_name) from error
+        raise ClientError(f"The statement failed: {explain(error)}", sqlstate=error.pgcode, table=error.diag.table_name, **lost(connection)) from error
 
 
 def query_value(connection: Connection, statement: str, parameters: t.Any = None) -> t.Any:
@@ -144,6 +145,11 @@ def drain_notifications(connection: Connection) -> None:
         connection.notifies.clear()
     except psycopg2.Error as error:
         raise ClientError(f"The session was lost: {explain(error)}") from error
+
+
+def lost(connection: Connection) -> dict[str, bool]:
+    """``{"connection_lost": True}`` for an error's details where the session has ended, else nothing."""
+    return {"connection_lost": True} if connection.closed else {}
 
 
 def explain(error: Exception) -> str:

@@ -18,6 +18,7 @@ except ImportError:  # the module has said so before it gets here
     pass
 
 from .._core.errors import ClientError
+from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
 from . import own
 from .copy_plan import slot_statement
@@ -28,6 +29,7 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 APPLICATION_NAME = "ha_migration copy"
+WORKER_NAME = APPLICATION_NAME + " worker"
 RUN = "*"
 QUERY_CANCELED = "57014"
 
@@ -171,15 +173,27 @@ def read_restore_facts(connection: Connection) -> RestoreFacts:
     )
     indexes = client.query(
         connection,
-        "SELECT 1259 AS catalog, i.indexrelid::bigint AS oid, i.indrelid::bigint AS relid, a.amname NOT IN ('btree', 'hash', 'brin') AS slow "
-        "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-        "UNION ALL SELECT 2606, oid::bigint, conrelid::bigint, false FROM pg_constraint WHERE contype IN ('p', 'u', 'x') AND conrelid <> 0",
+        "WITH indexes AS (SELECT i.indexrelid, i.indrelid, a.amname NOT IN ('btree', 'hash', 'brin') AS slow, n.nspname::text AS schema, "
+        "c.relname::text AS name, c.relkind = 'i' AND (i.indisprimary OR i.indisreplident) AS identity "
+        "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam JOIN pg_namespace n ON n.oid = c.relnamespace) "
+        "SELECT 1259 AS catalog, indexrelid::bigint AS oid, indrelid::bigint AS relid, slow, schema, name, identity FROM indexes "
+        "UNION ALL SELECT 2606, c.oid::bigint, c.conrelid::bigint, false, x.schema, x.name, x.identity "
+        "FROM pg_constraint c JOIN indexes x ON x.indexrelid = c.conindid WHERE c.contype IN ('p', 'u', 'x') AND c.conrelid <> 0",
     )
+    keys = {(row["catalog"], row["oid"]): row for row in indexes}
     return RestoreFacts(
         unwanted={(row["catalog"], row["oid"]) for row in guards},
-        tables={(row["catalog"], row["oid"]): row["relid"] for row in indexes},
+        tables={key: row["relid"] for key, row in keys.items()},
         slow_indexes={row["oid"] for row in indexes if row["slow"]},
+        names={key: (row["schema"], row["name"]) for key, row in keys.items()},
+        identities={key for key, row in keys.items() if row["identity"]},
     )
+
+
+def read_indexes(connection: Connection) -> set[tuple[str, str]]:
+    """(schema, name) of every index."""
+    rows = client.query(connection, f"SELECT n.nspname::text AS schema, c.relname::text AS name {_USER_RELATIONS} AND c.relkind IN ('i', 'I')")
+    return {(row["schema"], row["name"]) for row in rows}
 
 
 def read_sequences(connection: Connection) -> list[dict[str, t.Any]]:
@@ -294,8 +308,22 @@ def end_strays(connection: Connection) -> None:
     client.query(
         connection,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()",
-        (APPLICATION_NAME + " worker",),
+        (WORKER_NAME,),
     )
+
+
+def wait_for_strays(connection: Connection, timeout_seconds: float = 30, clock: Clock = SYSTEM_CLOCK) -> None:
+    """End them and wait until they are gone: what they had not committed is then undone.
+
+    :raises WaitTimeout: one stayed
+    """
+
+    def strays() -> int:
+        end_strays(connection)
+        statement = "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
+        return int(client.query_value(connection, statement, (WORKER_NAME,)))
+
+    wait_until(strays, lambda number: number == 0, "The end of the interrupted copy's sessions", timeout_seconds, 0.1, clock)
 
 
 def unlink_large_objects(connection: Connection) -> None:
@@ -330,14 +358,22 @@ def write_run(connection: Connection, state: str, detail: dict[str, t.Any], *, b
     )
 
 
-def write_tables(connection: Connection, tables: t.Iterable[tuple[str, int]]) -> None:
+def write_tables(connection: Connection, tables: t.Iterable[Table]) -> None:
     """Replace the rows of the tables by waiting ones."""
     client.query(connection, f"DELETE FROM {own.SCHEMA}.copy WHERE relation <> %s", (RUN,))
+    write_tables_again(connection, tables)
+
+
+def write_tables_again(connection: Connection, tables: t.Iterable[Table]) -> None:
+    """Make the rows of these tables waiting ones, and leave the others."""
     rows = list(tables)
     client.query(
         connection,
-        f"INSERT INTO {own.SCHEMA}.copy (relation, state, bytes_total) SELECT r, 'waiting', b FROM unnest(%s::text[], %s::bigint[]) AS x (r, b)",
-        ([name for name, _bytes in rows], [size for _name, size in rows]),
+        f"INSERT INTO {own.SCHEMA}.copy (relation, state, bytes_total, detail) "
+        "SELECT r, 'waiting', b, jsonb_build_object('oid', o) FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS x (r, b, o) "
+        "ON CONFLICT (relation) DO UPDATE SET state = excluded.state, bytes_total = excluded.bytes_total, detail = excluded.detail, "
+        "rows_done = NULL, started_at = NULL, finished_at = NULL",
+        ([table.quoted for table in rows], [table.bytes for table in rows], [table.oid for table in rows]),
     )
 
 
@@ -350,7 +386,7 @@ def write_table_done(connection: Connection, name: str, rows: int, detail: dict[
     """A table's copy has ended."""
     client.query(
         connection,
-        f"UPDATE {own.SCHEMA}.copy SET state = 'done', rows_done = %s, finished_at = clock_timestamp(), detail = %s WHERE relation = %s",
+        f"UPDATE {own.SCHEMA}.copy SET state = 'done', rows_done = %s, finished_at = clock_timestamp(), detail = detail || %s WHERE relation = %s",
         (rows, json.dumps(detail), name),
     )
 

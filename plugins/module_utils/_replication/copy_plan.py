@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from .model import Column, Table
+from .model import Column, Left, Table
 from .names import identifier, literal
 
 # Types whose binary form is the same on every version that we know and holds no OID.
@@ -167,6 +167,34 @@ def plan_reset(found: dict[str, t.Any], kept: dict[str, t.Any], own: str) -> lis
     return statements
 
 
+def kept_tables(left: Left, tables: t.Iterable[Table]) -> list[Table]:
+    """Tables whose rows are there and whose changes have been sent ever since (pure)."""
+    return [table for table in tables if table.quoted in left.done and table.quoted in left.published]
+
+
+def why_anew(left: Left, tables: list[Table]) -> str | None:
+    """Why an interrupted copy cannot be gone on with; None when it can, as far as that is known without a dump of the schema (pure).
+
+    :param tables: of the source as they are now
+    """
+    if left.slot is None:
+        return "its slot is gone from the source"
+    if left.slot not in ("reserved", "extended", "unreserved"):
+        return f"the source has removed WAL that its slot needs (wal_status {left.slot})"
+    if not left.subscribed:
+        return "its subscription is gone from the target"
+    if not left.published:
+        return "its publication is gone from the source"
+    # By OID: a table that was dropped and made again under the same name is another one, and its changes were not sent.
+    now = {table.quoted: table.oid for table in tables}
+    if now != left.tables:
+        changed = sorted(name for name in {*now, *left.tables} if now.get(name) != left.tables.get(name))
+        return f"the source's tables are no longer the same: {', '.join(changed[:5])}"
+    if all(table.ours for table in kept_tables(left, tables)):
+        return "no table was finished"
+    return None
+
+
 def public_error(output: str) -> str:
     """What pg_dump, pg_restore or psql said, without statements and rows that it shows (they may hold secrets): at most three lines."""
     told = (re.sub(r"^psql:[^ ]*:\d+: (?=ERROR: )", "psql: ", line) for line in output.splitlines())
@@ -217,7 +245,9 @@ def describe(
     if state == "copying":
         state = "running" if locked else "interrupted"
     done = progress(tables, running)
-    left = estimate_seconds(done["bytes_done"], done["bytes_total"], row["elapsed"]) if row and state == "running" else None
+    # At the pace of this run: what it has kept of an interrupted one took it no time.
+    kept = (detail.get("resumed") or {}).get("bytes_kept", 0)
+    left = estimate_seconds(done["bytes_done"] - kept, done["bytes_total"] - kept, row["elapsed"]) if row and state == "running" else None
     description = {
         "state": state,
         "ended": not working,
@@ -226,6 +256,7 @@ def describe(
         **done,
         "seconds_left": left,
         "error": detail.get("error"),
+        "resumed": detail.get("resumed"),
         "report": detail.get("report"),
     }
     return {**description, "summary": _summary(description) + (f"; {alarm}" if alarm else "")}
@@ -237,4 +268,5 @@ def _summary(copy: dict[str, t.Any]) -> str:
         return "no copy has begun"
     words = f"{copy['state']}, step {copy['step']}: {copy['tables_done']} of {copy['tables_total']} tables, "
     words += f"{copy['bytes_done'] // 1048576} of {copy['bytes_total'] // 1048576} MiB"
+    words += f", {copy['resumed']['tables_kept']} tables kept of an interrupted run" if copy["resumed"] else ""
     return words + (f", about {copy['seconds_left']} s left for rows" if copy["seconds_left"] is not None else "")

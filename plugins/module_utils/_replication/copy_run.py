@@ -5,8 +5,9 @@
 """The initial copy from the first look to the link that follows.
 
 Order: gates, publication (before the slot: pgoutput looks it up in the past), slot and its snapshot, schema with guards,
-subscription (disabled), rows and indexes, the rest of the schema, sequences, statistics; then the subscription is enabled. What was
-interrupted is thrown away by the next run; what is finished is not repeated.
+subscription (disabled), rows and indexes, the rest of the schema, sequences, statistics; then the subscription is enabled. What is finished
+is not repeated. What was interrupted after its first table is gone on with (module ``resume``) where that is possible; else the next run
+throws it away, except what the target held before the first one.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import shutil
 import tempfile
 import time
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._core.errors import ClientError, GateError, GivenUp, PgHaError, PlanError
 from .._core.outcome import Outcome
 from .._postgresql import client, private
 from .._postgresql.slots import given_up
 from .._postgresql.subscription import Link, subscription_statement
-from . import copy_client, copy_plan, link_client, own, toc
-from .model import Report, RestoreFacts, Settings, Table
+from . import copy_client, copy_plan, link_client, own, resume, toc
+from .model import Left, Report, RestoreFacts, Settings, Table
 from .names import identifier
 from .pool import Job, run_jobs
 from .programs import Programs
@@ -37,6 +38,10 @@ if t.TYPE_CHECKING:
 
 
 FOLDER_PREFIX = "pg_ha_copy_"
+KEPT = (
+    "What is finished is kept: run the same again to go on, or repeat the phase replicate (pg_ha_repeat) to begin anew. "
+    f"Until then slot {own.FORWARD_LINK} holds back the source's WAL."
+)
 
 
 @dataclass
@@ -57,7 +62,8 @@ def run(settings: Settings, link: Link | None, programs: Programs, hooks: own.Ho
 
     :raises GateError: something forbids to begin; nothing was changed
     :raises PlanError: the target serves, or another copy runs
-    :raises ClientError: a step failed; the target is marked, the slot is dropped, and the next run begins anew
+    :raises ClientError: a step failed; the target is marked, the slot is dropped, and the next run begins anew. Where a connection was lost
+      or a worker was killed after the first rows, slot and tables are kept, and the next run goes on
     :raises GivenUp: the slot held back more WAL than is declared; it is dropped, as after a failed step
     """
     sides = Sides(copy_client.open_session(settings, settings.source), copy_client.open_session(settings, settings.target))
@@ -74,13 +80,14 @@ def run(settings: Settings, link: Link | None, programs: Programs, hooks: own.Ho
             hooks.refuse(sides.source, sides.target)
             tables, _facts = _check(sides, settings, programs, before)
             predicted = {"step": "predicted", "method": settings.method, "tables": len(tables)}
-            return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, tables)})
+            kept = [] if repeat else _predict_kept(sides, settings, before, tables)
+            return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, tables, kept)})
         if not copy_client.try_lock(sides.source):
             holder = copy_client.lock_holder(sides.source)
             session = holder["pid"] if holder else "unknown"
             raise PlanError(f"Another copy runs on this source (session {session}). Wait until it has ended: module replication_copy_info.")
         hooks.refuse(sides.source, sides.target)
-        return _Copy(sides, settings, link, programs, hooks).run(before)
+        return _Copy(sides, settings, link, programs, hooks).run(before, repeat)
     finally:
         sides.close()
 
@@ -94,9 +101,26 @@ def _public(detail: dict[str, t.Any]) -> dict[str, t.Any]:
     return {"step": detail.get("step"), **detail.get("report", {})}
 
 
-def _predicted(settings: Settings, tables: list[Table]) -> list[str]:
-    words = [f"restore the schema of {settings.source}", f"copy {len(tables)} tables, {sum(table.bytes for table in tables)} bytes"]
-    return words + ([f"create subscription {own.FORWARD_LINK}"] if settings.method == "logical" else [])
+def _predicted(settings: Settings, tables: list[Table], kept: list[Table]) -> list[str]:
+    copied = [table for table in tables if table not in kept]
+    words = [f"copy {len(copied)} tables, {sum(table.bytes for table in copied)} bytes"]
+    if kept:
+        return [f"keep {len(kept)} tables of an interrupted copy, unless the source's schema has changed", *words]
+    return [f"restore the schema of {settings.source}", *words] + ([f"create subscription {own.FORWARD_LINK}"] if settings.method == "logical" else [])
+
+
+def _base(settings: Settings, before: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
+    """What an interrupted copy has recorded when its rows began; None where there is none to go on with."""
+    if before is None or before["state"] != "copying" or (settings.method, settings.parts) != ("logical", "all"):
+        return None
+    return t.cast("dict[str, t.Any] | None", before["detail"].get("base"))
+
+
+def _predict_kept(sides: Sides, settings: Settings, before: dict[str, t.Any] | None, tables: list[Table]) -> list[Table]:
+    if _base(settings, before) is None:
+        return []
+    left = resume.read_left(sides.source, sides.target)
+    return [] if copy_plan.why_anew(left, tables) else copy_plan.kept_tables(left, tables)
 
 
 def _has_table(connection: Connection, name: str) -> bool:
@@ -152,6 +176,24 @@ def _collisions(source: dict[str, t.Any], target: dict[str, t.Any], before: dict
     return found
 
 
+@dataclass
+class _Work:
+    """What is left to do with rows and schema.
+
+    :param tables: to copy
+    :param snapshot: of the source, for rows and large objects
+    :param restored: entries that the target has
+    :param again: an interrupted copy is gone on with: each table has a snapshot of its own, and entries may be there
+    """
+
+    tables: list[Table]
+    entries: list[toc.Entry]
+    found: RestoreFacts
+    snapshot: str
+    restored: set[toc.Entry] = field(default_factory=set)
+    again: bool = False
+
+
 class _Copy:
     """One run; holds what the steps hand on."""
 
@@ -167,7 +209,7 @@ class _Copy:
         self.keeper: Connection | None = None
         self.watch: SlotWatch | None = None
 
-    def run(self, before: dict[str, t.Any] | None) -> Outcome:
+    def run(self, before: dict[str, t.Any] | None, repeat: bool) -> Outcome:
         """All steps; a failure is recorded and cleaned up on the source."""
         began = time.monotonic()
         # Before anything is marked: a refused repetition leaves the finished copy and its link as they are.
@@ -180,11 +222,16 @@ class _Copy:
         folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self.settings.work_directory)
         self.detail["folder"] = folder
         try:
-            self._steps(tables, facts, folder, began)
+            archives = {"schema": os.path.join(folder, "schema.dump"), "large_objects": os.path.join(folder, "large_objects.dump")}
+            work = self._go_on(before, repeat, facts, archives) or self._begin(tables, facts, archives)
+            if self.settings.parts == "all":
+                self._fill(work, facts, archives)
+            self._finish(began)
         except PgHaError as failure:
             why = self._ended_by_the_watch()
             error = GivenUp(given_up(own.FORWARD_LINK, why, [])) if why else failure
-            self._give_up(error)
+            if self._give_up(error):
+                error = type(error)(f"{error.message} {KEPT}", **error.details)
             if error is failure:
                 raise
             raise error from failure
@@ -192,50 +239,60 @@ class _Copy:
             if self.watch is not None:
                 self.watch.end()
             shutil.rmtree(folder, ignore_errors=True)
-            if self.keeper is not None:
-                self.keeper.close()
+            self._let_go()
         return Outcome(True, {"initial_copy": _public(self.detail), "actions": self.actions})
 
-    def _steps(self, tables: list[Table], facts: dict[str, t.Any], folder: str, began: float) -> None:
+    def _begin(self, tables: list[Table], facts: dict[str, t.Any], archives: dict[str, str]) -> _Work:
+        """Everything up to the rows, from nothing."""
         with self._step("reset"):
             self._reset(facts["target"])
         with self._step("snapshot"):
             snapshot = self._snapshot(tables, facts["source"]["version"])
         if self.settings.method == "logical":
             self.watch = SlotWatch(self.settings)
-        archive = os.path.join(folder, "schema.dump")
         with self._step("schema"):
-            tables, entries, found = self._schema(archive, snapshot, tables, facts["target"]["superuser"])
+            work = self._schema(archives["schema"], snapshot, tables, facts["target"]["superuser"])
         if self.settings.method == "logical":
             with self._step("link"):
                 self._link()
-        if self.settings.parts == "all":
-            archives = {"schema": archive, "large_objects": os.path.join(folder, "large_objects.dump")}
-            with self._step("rows"):
-                restored = self._rows(tables, entries, found, snapshot, facts, archives)
-            if self.keeper is not None:  # lets go of the snapshot
-                self.keeper.close()
-                self.keeper = None
-            with self._step("rest_of_schema"):
-                rest = [entry for entry in entries if entry not in restored]
-                what = "The indexes, constraints and triggers could not be restored"
-                self.programs.restore(archive, rest, what, section="post-data", jobs=self.settings.jobs)
-            with self._step("sequences"):
-                sequences = copy_client.read_sequences(self.sides.source)
-                copy_client.set_sequences(self.sides.target, sequences)
-                self.report.sequences = len(sequences)
-            with self._step("statistics"):
-                self._statistics(facts["source"]["encoding"])
-            if self.settings.method == "logical":
-                with self._step("follow"):
-                    client.query(self.sides.target, f"ALTER SUBSCRIPTION {identifier(own.FORWARD_LINK)} ENABLE")
+                # From here on an interrupted copy can be gone on with.
+                self.detail["base"] = {"schema": self.programs.fingerprint(archives["schema"], work.entries), "lsn": self.report.lsn, "large_objects": None}
+        return work
+
+    def _fill(self, work: _Work, facts: dict[str, t.Any], archives: dict[str, str]) -> None:
+        """Rows, and what comes after them."""
+        with self._step("rows"):
+            self._rows(work, facts, archives)
+        self._let_go()
+        with self._step("rest_of_schema"):
+            rest = [entry for entry in work.entries if entry not in work.restored]
+            what = "The indexes, constraints and triggers could not be restored"
+            self.programs.restore(archives["schema"], rest, what, section="post-data", jobs=self.settings.jobs, clean=work.again)
+        with self._step("sequences"):
+            sequences = copy_client.read_sequences(self.sides.source)
+            copy_client.set_sequences(self.sides.target, sequences)
+            self.report.sequences = len(sequences)
+        with self._step("statistics"):
+            self._statistics(facts["source"]["encoding"])
+        if self.settings.method == "logical":
+            with self._step("follow"):
+                client.query(self.sides.target, f"ALTER SUBSCRIPTION {identifier(own.FORWARD_LINK)} ENABLE")
+
+    def _finish(self, began: float) -> None:
         if self._ended_by_the_watch():
             raise ClientError("The slot was dropped while the copy ended.")
         self.report.seconds = time.monotonic() - began
         self.detail["step"] = "done"
-        self.detail.pop("folder")
+        for name in ("folder", "base"):
+            self.detail.pop(name, None)
         self.detail["report"] = self.report.public()
         copy_client.write_run(self.sides.target, "done", self.detail)
+
+    def _let_go(self) -> None:
+        """Give the snapshot back."""
+        if self.keeper is not None:
+            self.keeper.close()
+            self.keeper = None
 
     @contextlib.contextmanager
     def _step(self, name: str) -> t.Iterator[None]:
@@ -275,7 +332,7 @@ class _Copy:
         self.keeper = copy_client.open_session(self.settings, self.settings.source)
         return copy_client.open_snapshot(self.keeper)
 
-    def _schema(self, archive: str, snapshot: str, published: list[Table], superuser: bool) -> tuple[list[Table], list[toc.Entry], RestoreFacts]:
+    def _schema(self, archive: str, snapshot: str, published: list[Table], superuser: bool) -> _Work:
         """Dump at the snapshot, read the snapshot's tables, restore what comes before rows."""
         self.programs.dump_schema(archive, snapshot, own.SCHEMA)
         reader = copy_client.open_session(self.settings, self.settings.source)
@@ -290,28 +347,90 @@ class _Copy:
         entries = toc.without(self.programs.list_entries(archive), found.unwanted, extension_comments=superuser)
         # One transaction: on the target no table is ever seen without its guard, and roles that may log in there are there already.
         self.programs.restore_at_once(archive, entries, "The schema could not be restored on the target", section="pre-data", then=self.hooks.guards)
-        copy_client.write_tables(self.sides.target, [(table.quoted, table.bytes) for table in tables])
-        return tables, entries, found
+        copy_client.write_tables(self.sides.target, tables)
+        return _Work(tables, entries, found, snapshot)
 
-    def _rows(
-        self,
-        tables: list[Table],
-        entries: list[toc.Entry],
-        found: RestoreFacts,
-        snapshot: str,
-        facts: dict[str, t.Any],
-        archives: dict[str, str],
-    ) -> set[toc.Entry]:
-        """Copy all tables, largest first; a large table's indexes are built while others are still copied.
+    def _go_on(self, before: dict[str, t.Any] | None, repeat: bool, facts: dict[str, t.Any], archives: dict[str, str]) -> _Work | None:
+        """Take over what an interrupted copy has left; None where there is nothing, or nothing that can be gone on with."""
+        if before is None or before["state"] != "copying" or self.settings.method != "logical":
+            return None
+        base = None if repeat else _base(self.settings, before)
+        if base is None:
+            self.report.not_resumed = "a new copy was asked for" if repeat else "it had not come to the rows"
+            return None
+        self.detail["base"] = base
+        with self._step("resume"):
+            work, self.report.not_resumed = self._take_over(facts, archives["schema"])
+        if work is None:
+            self._let_go()
+            del self.detail["base"]
+            return None
+        self.watch = SlotWatch(self.settings)
+        if work.tables:
+            with self._step("catch_up"):
+                resume.catch_up(self.sides.source, self.sides.target, self.settings.slot_timeout_seconds)
+        return work
 
-        :returns: entries that are restored already
-        """
-        source = facts["source"]
+    def _take_over(self, facts: dict[str, t.Any], archive: str) -> tuple[_Work | None, str | None]:
+        """Compare what is there with what is wanted and make both sides ready to go on; else why not."""
+        for side in (self.sides.source, self.sides.target):
+            copy_client.wait_for_strays(side)
+        left = resume.read_left(self.sides.source, self.sides.target)
+        self.keeper = copy_client.open_session(self.settings, self.settings.source)
+        snapshot = copy_client.open_snapshot(self.keeper)
+        tables, self.report.unlogged, self.report.extension_tables = copy_client.read_tables(self.keeper, own.FORWARD_TABLES)
+        why = copy_plan.why_anew(left, tables)
+        if why is not None:
+            return None, why
+        self.programs.dump_schema(archive, snapshot, own.SCHEMA)
+        found = copy_client.read_restore_facts(self.keeper)
+        entries = toc.without(self.programs.list_entries(archive), found.unwanted, extension_comments=facts["target"]["superuser"])
+        if self.programs.fingerprint(archive, entries) != self.detail["base"]["schema"]:
+            return None, "the source's schema has changed"
+        there = copy_client.read_indexes(self.sides.target)
+        restored = {entry for entry in entries if found.names.get((entry.catalog, entry.oid)) in there}
+        kept = copy_plan.kept_tables(left, tables)
+        work = _Work([table for table in tables if table not in kept], entries, found, snapshot, restored, again=True)
+        self._keep(left, kept, work)
+        self._make_ready(left, work, archive, facts["source"]["large_objects"])
+        return work, None
+
+    def _keep(self, left: Left, kept: list[Table], work: _Work) -> None:
+        """Count what stays."""
+        self.report.lsn = self.detail["base"]["lsn"]
+        for table in kept:
+            self._count(table, *left.done[table.quoted])
+        again = sum(1 for table in work.tables if not table.ours)
+        report = self.report
+        report.resumed = {"tables_kept": report.tables, "rows_kept": report.rows, "bytes_kept": report.bytes, "tables_copied_again": again}
+        self.detail["resumed"] = report.resumed
+
+    def _make_ready(self, left: Left, work: _Work, archive: str, source_large_objects: int) -> None:
+        """Withdraw what is copied again. The apply worker needs primary keys: without them it refuses updates, also of tables that are empty."""
+        copy_client.write_tables_again(self.sides.target, work.tables)
+        with contextlib.closing(copy_client.open_session(self.settings, self.settings.target, session_replication_role="replica")) as session:
+            resume.withdraw(self.sides.source, session, work.tables, left.published)
+        if source_large_objects and self.detail["base"]["large_objects"] is None:
+            copy_client.unlink_large_objects(self.sides.target)
+        if work.tables:
+            missing = [entry for entry in work.entries if (entry.catalog, entry.oid) in work.found.identities and entry not in work.restored]
+            self.programs.restore(archive, missing, "The primary keys could not be restored", jobs=self.settings.jobs)
+            work.restored.update(missing)
+
+    def _count(self, table: Table, rows: int, size: int) -> None:
+        if not table.ours:
+            self.report.tables += 1
+            self.report.rows += rows
+            self.report.bytes += size
+
+    def _rows(self, work: _Work, facts: dict[str, t.Any], archives: dict[str, str]) -> None:
+        """Copy all tables, largest first; a large table's indexes are built while others are still copied."""
+        source, tables, found, restored = facts["source"], work.tables, work.found, work.restored
         same_encoding = source["encoding"] == facts["target"]["encoding"]
-        early = toc.by_table(entries, found.tables)
-        restored: set[toc.Entry] = set()
+        early = toc.by_table([entry for entry in work.entries if entry not in restored], found.tables)
         jobs = [Job(table.bytes, "table", f"Table {table.quoted}", (table, copy_plan.copy_format(table.columns, same_encoding))) for table in tables]
-        if source["large_objects"]:
+        self.report.large_objects = self.detail.get("base", {}).get("large_objects") or 0
+        if source["large_objects"] and not self.report.large_objects:
             # Its size is unknown to catalogs that we may read; begun first, it runs beside everything else.
             jobs.append(Job(max((table.bytes for table in tables), default=0) + 1, "large_objects", "The large objects could not be copied"))
             self.report.large_objects = source["large_objects"]
@@ -324,10 +443,7 @@ class _Copy:
             if job.kind == "table":
                 table = job.work[0]
                 copy_client.write_table_done(self.sides.target, table.quoted, result["rows"], {"format": result["format"]})
-                if not table.ours:
-                    self.report.tables += 1
-                    self.report.rows += result["rows"]
-                    self.report.bytes += table.bytes
+                self._count(table, result["rows"], table.bytes)
                 if table.bytes < self.settings.early_index_bytes or table.oid not in early:
                     return []
                 constraints, indexes = early[table.oid]
@@ -335,16 +451,20 @@ class _Copy:
                 if constraints:  # ALTER TABLE locks the table: its other indexes follow
                     return [Job(table.bytes, "restore", f"The constraints of {table.quoted} could not be restored", constraints)]
                 return _index_jobs(table, indexes, found.slow_indexes)
+            if job.kind == "large_objects" and "base" in self.detail:
+                self.detail["base"]["large_objects"] = source["large_objects"]
+                copy_client.write_run(self.sides.target, "copying", self.detail)
             if job.kind == "restore" and job.work[0].catalog == toc.PG_CONSTRAINT:
                 table = next(item for item in tables if item.oid == found.tables[(job.work[0].catalog, job.work[0].oid)])
                 return _index_jobs(table, early[table.oid][1], found.slow_indexes)
             return []
 
-        run_jobs(jobs, self.settings.jobs, self._runner(snapshot, source["encoding"], archives), started, finished)
-        return restored
+        run_jobs(jobs, self.settings.jobs, self._runner(work.snapshot, source["encoding"], archives, work.again), started, finished)
 
-    def _runner(self, snapshot: str | None, encoding: str, archives: dict[str, str]) -> t.Callable[[], t.Callable[[Job], dict[str, t.Any]]]:
-        return lambda: Worker(self.settings, self.programs, snapshot, encoding, archives, own.SCHEMA).run
+    def _runner(
+        self, snapshot: str | None, encoding: str, archives: dict[str, str], again: bool = False
+    ) -> t.Callable[[], t.Callable[[Job], dict[str, t.Any]]]:
+        return lambda: Worker(self.settings, self.programs, snapshot, encoding, archives, own.SCHEMA, again).run
 
     def _statistics(self, encoding: str) -> None:
         """ANALYZE before anybody is served: the planner must not meet empty statistics."""
@@ -368,12 +488,18 @@ class _Copy:
         finally:
             connection.close()
 
-    def _give_up(self, error: PgHaError) -> None:
-        """Record the failure, and leave no slot behind that would keep the source's WAL."""
-        if self.keeper is not None:
-            self.keeper.close()
-            self.keeper = None
+    def _give_up(self, error: PgHaError) -> bool:
+        """Record the failure, and leave no slot behind that would keep the source's WAL; unless what is finished is kept for the next run.
+
+        :returns: whether it is
+        """
+        self._let_go()
         self.detail["error"] = error.message
+        if self._may_go_on(error):
+            with contextlib.suppress(PgHaError):
+                copy_client.write_run(self.sides.target, "copying", self.detail)
+            return True
+        self.detail.pop("base", None)
         with contextlib.suppress(PgHaError):
             copy_client.write_run(self.sides.target, "failed", self.detail)
         if self.settings.method == "logical":
@@ -381,6 +507,18 @@ class _Copy:
                 link_client.drop_link(self.sides.source, self.sides.target, own.FORWARD_LINK)
             with contextlib.suppress(PgHaError):
                 copy_client.drop_publication(self.sides.source)
+        return False
+
+    def _may_go_on(self, error: PgHaError) -> bool:
+        """Whether the next run may find what is finished as it has to be: a connection was lost, or it was not even looked at yet."""
+        if "base" not in self.detail or isinstance(error, GivenUp):
+            return False
+        if error.details.get("connection_lost") or error.details.get("resumable") or self.detail["step"] == "resume":
+            return True
+        try:
+            return not all(client.query_value(side, "SELECT true") for side in (self.sides.source, self.sides.target))
+        except PgHaError:
+            return True
 
 
 def _index_jobs(table: Table, indexes: list[toc.Entry], slow: set[int]) -> list[Job]:

@@ -63,11 +63,32 @@ class RestoreFacts:
     :param unwanted: our guards' triggers and event triggers, which are not copied
     :param tables: of indexes, and of primary key, unique and exclusion constraints, the OID of their table
     :param slow_indexes: OIDs of indexes that take long for their table's size
+    :param names: (schema, name) of the same indexes and of those constraints' indexes
+    :param identities: those of them by which the apply worker finds a row
     """
 
     unwanted: set[tuple[int, int]]
     tables: dict[tuple[int, int], int]
     slow_indexes: set[int]
+    names: dict[tuple[int, int], tuple[str, str]]
+    identities: set[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an interrupted run has left on both sides.
+
+    :param slot: wal_status of its slot, None where there is none
+    :param published: quoted names of the tables in its publication
+    :param tables: quoted name of every table that it had to copy -> OID on the source
+    :param done: quoted name of every table whose rows are there -> (rows, bytes)
+    """
+
+    slot: str | None
+    subscribed: bool
+    published: frozenset[str]
+    tables: dict[str, int | None]
+    done: dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -104,7 +125,11 @@ class Settings:
 
 @dataclass
 class Report:
-    """What a finished copy says about itself; goes into the journal and the evidence."""
+    """What a finished copy says about itself; goes into the journal and the evidence.
+
+    :param resumed: what was kept of an interrupted run: ``{"tables_kept", "rows_kept", "bytes_kept", "tables_copied_again"}``; they count above too
+    :param not_resumed: why what an interrupted run had left was thrown away
+    """
 
     method: str
     tables: int = 0
@@ -118,10 +143,13 @@ class Report:
     unlogged: list[str] = field(default_factory=list)
     extension_tables: list[str] = field(default_factory=list)
     steps: list[dict[str, t.Any]] = field(default_factory=list)
+    resumed: dict[str, int] | None = None
+    not_resumed: str | None = None
 
     def public(self) -> dict[str, t.Any]:
         """JSON-able form."""
-        speed = int(self.bytes / self.seconds) if self.seconds > 0 else None
+        copied = self.bytes - (self.resumed["bytes_kept"] if self.resumed else 0)
+        speed = int(copied / self.seconds) if self.seconds > 0 else None
         return {**self.__dict__, "seconds": round(self.seconds, 3), "bytes_per_second": speed}
 
 

@@ -106,9 +106,10 @@ class _Worker:
         try:
             verdict, value = self.pipe.recv()
         except EOFError as error:
-            raise ClientError(f"{job.what}: the worker ended without an answer; look for an out-of-memory kill on the mover.") from error
+            message = f"{job.what}: the worker ended without an answer; look for an out-of-memory kill on the mover."
+            raise ClientError(message, connection_lost=True) from error
         if verdict != "done":
-            raise ClientError(f"{job.what}: {value}")
+            raise ClientError(f"{job.what}: {value['message']}", **value["details"])
         return job, value
 
     def end(self) -> None:
@@ -142,9 +143,9 @@ def _serve(pipe: multiprocessing.connection.Connection, make_runner: t.Callable[
             runner = runner or make_runner()
             pipe.send(("done", runner(job)))
         except PgHaError as error:
-            pipe.send(("failed", error.message))
+            pipe.send(("failed", {"message": error.message, "details": error.details}))
         except Exception as error:  # noqa: BLE001  a worker has to answer whatever happened; by type only, since the text may hold anything
-            pipe.send(("failed", f"unexpected {type(error).__name__}"))
+            pipe.send(("failed", {"message": f"unexpected {type(error).__name__}", "details": {}}))
 
 
 class Stream:
@@ -167,6 +168,8 @@ class Stream:
         os.close(write_end)
         answer.close()
         self.rows: int | None = None
+        # Why it broke, kept because COPY hands on no more of an exception than its text.
+        self.error: ClientError | None = None
 
     def read(self, size: int = -1) -> bytes:
         """Bytes, b"" at the confirmed end.
@@ -175,7 +178,11 @@ class Stream:
         """
         chunk = self._file.read(size)
         if not chunk:
-            self._finish()
+            try:
+                self._finish()
+            except ClientError as error:
+                self.error = error
+                raise
         return chunk or b""
 
     def _finish(self) -> None:
@@ -184,9 +191,9 @@ class Stream:
         try:
             verdict, value = self._answers.recv()
         except EOFError as error:
-            raise ClientError("the reading process ended without an answer") from error
+            raise ClientError("the reading process ended without an answer", connection_lost=True) from error
         if verdict != "done":
-            raise ClientError(str(value))
+            raise ClientError(value["message"], **value["details"])
         self.rows = int(value)
 
     def close(self) -> None:
@@ -210,6 +217,6 @@ def _produce(read_end: int, write_end: int, answer: multiprocessing.connection.C
             file.flush()
             answer.send(("done", rows))
     except PgHaError as error:
-        answer.send(("failed", error.message))
+        answer.send(("failed", {"message": error.message, "details": error.details}))
     except Exception as error:  # noqa: BLE001  as above: no answer would look like a killed process
-        answer.send(("failed", f"unexpected {type(error).__name__}"))
+        answer.send(("failed", {"message": f"unexpected {type(error).__name__}", "details": {}}))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import re
 import typing as t
@@ -20,6 +21,9 @@ RunCommand = t.Callable[[list[str], dict[str, str]], tuple[int, str, str]]
 
 # Dumping waits for locks at most that long, then says so: behind a waiting pg_dump every writer of the table would queue.
 _SESSION = ("statement_timeout=0", "lock_timeout=0", "idle_in_transaction_session_timeout=0")
+
+# What libpq says when the server has gone away.
+_LOST = ("server closed the connection", "terminating connection", "connection to server at")
 
 
 def find_folder(given: str | None) -> str:
@@ -75,15 +79,26 @@ class Programs:
         """The archive's table of contents."""
         return toc.parse(self._run("The archive cannot be read", [self._path("pg_restore"), "--list", file], ()))
 
-    def restore(self, file: str, entries: t.Iterable[toc.Entry], what: str, *, section: str | None = None, jobs: int = 1) -> None:
+    def fingerprint(self, file: str, entries: t.Iterable[toc.Entry]) -> str:
+        """sha256 over the statements of these entries, the same for the same schema; a new pg_dump may word them differently.
+
+        Left out is what differs from dump to dump: versions, and the random word against injected psql commands.
+        """
+        text = self._restore(file, list(entries), "The archive cannot be read", None, ["--file=-"])
+        lines = (line for line in text.splitlines() if not line.startswith(("-- Dumped ", "\\restrict ", "\\unrestrict ")))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def restore(self, file: str, entries: t.Iterable[toc.Entry], what: str, *, section: str | None = None, jobs: int = 1, clean: bool = False) -> None:
         """Restore these entries in the archive's order; the first statement that fails fails it.
 
         :param what: begins the sentence of an error
+        :param clean: drop first what is there of them
         """
         chosen = list(entries)
         if not chosen:
             return
         options = [f"--dbname=service={self.settings.target}", "--no-password", "--exit-on-error", *([f"--jobs={jobs}"] if jobs > 1 else [])]
+        options += ["--clean", "--if-exists"] if clean else []
         self._restore(file, chosen, what, section, options)
 
     def restore_at_once(self, file: str, entries: t.Iterable[toc.Entry], what: str, *, section: str, then: str) -> None:
@@ -101,25 +116,26 @@ class Programs:
         finally:
             script.unlink(missing_ok=True)
 
-    def _restore(self, file: str, chosen: list[toc.Entry], what: str, section: str | None, options: list[str]) -> None:
+    def _restore(self, file: str, chosen: list[toc.Entry], what: str, section: str | None, options: list[str]) -> str:
         lists = pathlib.Path(f"{file}.{chosen[0].number if chosen else 0}.{section or 'some'}.list")
         lists.write_text(toc.use_list(chosen), encoding="utf-8")
         argv = [self._path("pg_restore"), *options, "--no-tablespaces", f"--use-list={lists}", *([f"--section={section}"] if section else []), file]
         try:
-            self._run(what, argv, ("synchronous_commit=off", f"maintenance_work_mem={self.settings.maintenance_work_mem}"))
+            return self._run(what, argv, ("synchronous_commit=off", f"maintenance_work_mem={self.settings.maintenance_work_mem}"))
         finally:
             lists.unlink()
 
     def _run(self, what: str, argv: list[str], session: t.Iterable[str]) -> str:
         environment = {
             "PGSERVICEFILE": self.settings.service_file,
-            "PGAPPNAME": copy_client.APPLICATION_NAME + " worker",
+            "PGAPPNAME": copy_client.WORKER_NAME,
             "PGCONNECT_TIMEOUT": str(self.settings.connect_timeout_seconds),
             "PGOPTIONS": " ".join(f"-c {item}" for item in (*_SESSION, *session)),
         }
         code, output, errors = self.run_command(argv, environment)
         if code != 0:
-            raise ClientError(f"{what}: {public_error(errors)}.")
+            lost = {"connection_lost": True} if any(words in errors for words in _LOST) else {}
+            raise ClientError(f"{what}: {public_error(errors)}.", **lost)
         return output
 
     def _path(self, name: str) -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import typing as t
 
@@ -16,7 +17,7 @@ except ImportError:  # the module has said so before it gets here
 
 from .._core.errors import ClientError
 from .._postgresql import client
-from . import copy_client
+from . import copy_client, resume
 from .copy_plan import copy_statements
 from .model import Settings, Table
 from .pool import Job, Stream
@@ -35,13 +36,17 @@ class Worker:
 
     :param snapshot: what all workers see of the source; None once the rows are there
     :param encoding: the source's; both ends of a COPY speak it
+    :param again: each table is seen as it is when it comes back into the publication (module ``resume``), and the snapshot is for large objects only
     """
 
-    def __init__(self, settings: Settings, programs: Programs, snapshot: str | None, encoding: str, archives: dict[str, str], own_schema: str) -> None:
+    def __init__(
+        self, settings: Settings, programs: Programs, snapshot: str | None, encoding: str, archives: dict[str, str], own_schema: str, again: bool = False
+    ) -> None:
         self.settings = settings
         self.programs = programs
         self.snapshot = snapshot
         self.encoding = encoding
+        self.again = again
         self.archives = archives
         self.own_schema = own_schema
         self._source: Connection | None = None
@@ -71,14 +76,16 @@ class Worker:
         client.query(target, empty)
         if table.bytes < SMALL_BYTES:
             buffer = io.BytesIO()
-            sent = _copy_out(self._open_source(), out, buffer)
+            sent = _copy_out(self._see(table, self._open_source()), out, buffer)
             buffer.seek(0)
             arrived = _copy_in(target, into, buffer)
         else:
-            stream = Stream(lambda file: _copy_out(self._new_source(), out, file))
+            stream = Stream(lambda file: _copy_out(self._see(table, self._new_source()), out, file))
             try:
                 arrived = _copy_in(target, into, stream)
                 sent = stream.rows if stream.rows is not None else -1
+            except ClientError as error:
+                raise stream.error or error from error
             finally:
                 stream.close()
         if sent != arrived:
@@ -93,15 +100,16 @@ class Worker:
         entries = [entry for entry in self.programs.list_entries(file) if entry.is_large_object]
         self.programs.restore(file, entries, what)
 
+    def _see(self, table: Table, reader: Connection) -> Connection:
+        """The session on the source, where it sees what has to be copied of this table."""
+        if self.again:
+            with contextlib.closing(self._connect(self.settings.source, resume.PUBLISHER_SETTINGS)) as publisher:
+                resume.publish_at(publisher, reader, table, self.settings.slot_timeout_seconds)
+        return reader
+
     def _new_source(self) -> Connection:
-        connection = client.connect(
-            self.settings.service_file,
-            self.settings.source,
-            application_name=copy_client.APPLICATION_NAME + " worker",
-            connect_timeout_seconds=self.settings.connect_timeout_seconds,
-            settings={"client_encoding": self.encoding},
-        )
-        if self.snapshot is not None:
+        connection = self._connect(self.settings.source, {"client_encoding": self.encoding})
+        if self.snapshot is not None and not self.again:
             copy_client.use_snapshot(connection, self.snapshot)
         return connection
 
@@ -113,14 +121,18 @@ class Worker:
     def _open_target(self) -> Connection:
         """replica: neither triggers nor our guards act on rows that come from the source."""
         if self._target is None:
-            self._target = client.connect(
-                self.settings.service_file,
-                self.settings.target,
-                application_name=copy_client.APPLICATION_NAME + " worker",
-                connect_timeout_seconds=self.settings.connect_timeout_seconds,
-                settings={"client_encoding": self.encoding, "session_replication_role": "replica", "synchronous_commit": "off"},
-            )
+            session = {"client_encoding": self.encoding, "session_replication_role": "replica", "synchronous_commit": "off"}
+            self._target = self._connect(self.settings.target, session)
         return self._target
+
+    def _connect(self, service: str, session: dict[str, str]) -> Connection:
+        return client.connect(
+            self.settings.service_file,
+            service,
+            application_name=copy_client.WORKER_NAME,
+            connect_timeout_seconds=self.settings.connect_timeout_seconds,
+            settings=session,
+        )
 
 
 def _copy_out(connection: Connection, statement: str, file: t.Any) -> int:
@@ -130,7 +142,7 @@ def _copy_out(connection: Connection, statement: str, file: t.Any) -> int:
             cursor.copy_expert(statement, file)
             return int(cursor.rowcount)
     except psycopg2.Error as error:
-        raise ClientError(f"reading from the source failed: {error.diag.message_primary or client.explain(error)}") from error
+        raise ClientError(f"reading from the source failed: {error.diag.message_primary or client.explain(error)}", **client.lost(connection)) from error
 
 
 def _copy_in(connection: Connection, statement: str, file: t.Any) -> int:
@@ -140,4 +152,4 @@ def _copy_in(connection: Connection, statement: str, file: t.Any) -> int:
             cursor.copy_expert(statement, file, _READ_BYTES)
             return int(cursor.rowcount)
     except psycopg2.Error as error:
-        raise ClientError(f"writing to the target failed: {error.diag.message_primary or type(error).__name__}") from error
+        raise ClientError(f"writing to the target failed: {error.diag.message_primary or type(error).__name__}", **client.lost(connection)) from error

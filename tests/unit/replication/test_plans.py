@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link, subscription_statement
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_plan, database, link_plan, names, own, roles, toc
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, LinkState, Table
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, Left, LinkState, Report, Settings, Table
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.programs import Programs
 
 NASTY = 'we""ird %s; --'.replace('""', '"')
 VERIFIER = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
@@ -389,6 +390,75 @@ def test_progress_counts_what_runs_but_never_as_done():
     assert copy_plan.progress(rows, {"b": 5000}) == {"bytes_total": 300, "bytes_done": 199, "tables_total": 3, "tables_done": 1, "rows_done": 7}
     assert copy_plan.estimate_seconds(100, 300, 10) == 20
     assert copy_plan.estimate_seconds(0, 300, 10) is None
+
+
+def test_the_estimate_leaves_out_what_an_interrupted_run_had_copied():
+    rows = [{"relation": name, "state": state, "bytes_total": 100, "rows_done": 1} for name, state in (("a", "done"), ("b", "done"), ("c", "waiting"))]
+    row = {"state": "copying", "elapsed": 10.0, "detail": {"step": "rows", "resumed": {"tables_kept": 1, "bytes_kept": 100}}}
+    found = copy_plan.describe(row, rows, {}, True, True)
+    assert (found["bytes_done"], found["seconds_left"], found["resumed"]["tables_kept"]) == (200, 10, 1)
+    assert "1 tables kept of an interrupted run" in found["summary"]
+
+
+def test_the_pace_leaves_it_out_too():
+    report = Report(method="logical", bytes=300, seconds=10.0, resumed={"tables_kept": 1, "rows_kept": 1, "bytes_kept": 100, "tables_copied_again": 1})
+    assert report.public()["bytes_per_second"] == 20
+
+
+LEFT = Left("reserved", True, frozenset(['"public"."orders"', '"public"."b"']), {'"public"."orders"': 1, '"public"."b"': 2}, {'"public"."orders"': (5, 500)})
+BOTH = [table(oid=1), table(name="b", oid=2)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "tables", "word"),
+    [
+        ({}, BOTH, None),
+        ({"slot": "extended"}, BOTH, None),
+        ({"slot": "unreserved"}, BOTH, None),
+        ({"slot": None}, BOTH, "slot is gone"),
+        ({"slot": "lost"}, BOTH, "removed WAL"),
+        ({"slot": "unknown"}, BOTH, "removed WAL"),
+        ({"subscribed": False}, BOTH, "subscription is gone"),
+        ({"published": frozenset()}, BOTH, "publication is gone"),
+        ({}, BOTH[:1], "no longer the same"),
+        ({}, [*BOTH, table(name="c", oid=3)], "no longer the same"),
+        ({}, [BOTH[0], table(name="b", oid=9)], "no longer the same"),
+        ({"tables": {'"public"."orders"': None, '"public"."b"': None}}, BOTH, "no longer the same"),
+        ({"done": {}}, BOTH, "no table was finished"),
+        ({"published": frozenset(['"public"."b"'])}, BOTH, "no table was finished"),
+        ({}, [table(oid=1, ours=True), BOTH[1]], "no table was finished"),
+    ],
+)
+def test_why_an_interrupted_copy_begins_anew(changes, tables, word):
+    why = copy_plan.why_anew(dataclasses.replace(LEFT, **changes), tables)
+    assert why is None if word is None else word in why
+
+
+def test_only_what_is_done_and_still_published_is_kept():
+    assert copy_plan.kept_tables(LEFT, BOTH) == BOTH[:1]
+    assert copy_plan.kept_tables(dataclasses.replace(LEFT, published=frozenset(['"public"."b"'])), BOTH) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("-- Dumped from database version 15.19\n\\restrict other\nCREATE TABLE a ();\n\\unrestrict other\n", True),
+        ("-- Dumped from database version 15.18\n\\restrict random\nCREATE TABLE b ();\n\\unrestrict random\n", False),
+    ],
+)
+def test_a_schemas_fingerprint_is_that_of_its_statements(tmp_path, text, same):
+    archive = str(tmp_path / "schema.dump")
+    prints = []
+    for said in ("-- Dumped from database version 15.18\n\\restrict random\nCREATE TABLE a ();\n\\unrestrict random\n", text):
+        prints.append(Programs(Settings("file"), lambda argv, environment, said=said: (0, said, "")).fingerprint(archive, [toc.Entry(1, 1259, 5, "TABLE")]))
+    assert (prints[0] == prints[1]) is same
+
+
+def test_a_program_whose_server_goes_away_has_lost_its_connection():
+    gone = Programs(Settings("file"), lambda argv, environment: (1, "", "pg_restore: error: server closed the connection unexpectedly"))
+    with pytest.raises(ClientError) as caught:
+        gone.list_entries("archive")
+    assert caught.value.details == {"connection_lost": True}
 
 
 GOOD = LinkState(True, True, True, True, True, "reserved", {"r": 3}, 3, 0, None, 0)

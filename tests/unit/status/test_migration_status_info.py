@@ -17,6 +17,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration import dd
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.plan import PooledDatabase
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, link_client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Table
 from ansible_collections.freight.pg_ha.plugins.modules import migration_status_info
 
 ENDPOINTS = {"source": {"host": "old", "port": 5432}, "target": {"host": "new", "port": 5000}}
@@ -165,8 +166,8 @@ def test_a_copy_that_runs_is_seen_with_its_numbers(world: World) -> None:
     source, target = world.connect("source"), world.connect("target")
     assert copy_client.try_lock(source)
     copy_client.write_run(target, "copying", {"step": "rows", "method": "logical"}, begin=True)
-    copy_client.write_tables(target, [("public.t", 1048576), ("public.u", 3145728)])
-    copy_client.write_table_done(target, "public.t", 10, {})
+    copy_client.write_tables(target, [Table("public", "t", 1, 1048576, ()), Table("public", "u", 2, 3145728, ())])
+    copy_client.write_table_done(target, '"public"."t"', 10, {})
     found = world.read()
     assert (found["copy"]["state"], found["copy"]["bytes_done"], found["copy"]["bytes_total"]) == ("running", 1048576, 4194304)
     text = "\n".join(found["lines"])
