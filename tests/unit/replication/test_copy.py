@@ -404,7 +404,7 @@ def test_a_slot_that_the_server_has_invalidated_ends_the_migration_and_every_pha
             phase()
         assert said.value.message == sentence
     with pytest.raises(GateError) as said:
-        snapshot.check_link(source, target)
+        snapshot.check_link(snapshot.FORWARD, source, target)
     assert said.value.message == sentence
     values = dict.fromkeys(gates.Context.__dataclass_fields__)
     failures = gates.evaluate(gates.Context(**{**values, "here": source, "ahead": target, "leaves": "source", "serves": "target"}), [gates.link])
