@@ -243,11 +243,15 @@ def cut_over(
     work = Cutover(params, compare_schemas, bring or ByLink())
     lock = client.query_value(work.here, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER))
     if not lock:
-        raise GateError("Another cutover of this migration runs just now (it holds the lock on the serving side): wait for its end.")
+        raise GateError("Another cutover of this migration runs just now (it holds the lock on the serving side): wait for its end.", busy=True)
     histories = [decision.read_history(work.here, work.leaves), decision.read_history(work.ahead, work.serves)]
     before = decision.plan_serving(*histories)
+    failed = gates.strange({work.leaves: work.here, work.serves: work.ahead})
+    if failed and (check_mode or params["only_gates"]):
+        return Outcome(False, {"serves": before, "failed_gates": failed, "actions": [], **_attempt(None)})
+    if failed:
+        raise GateError(describe(failed), gates=failed)
     opened = decision.read_open_epoch(work.here)
-    failed: list[dict[str, str]] = []
     if opened is None and before == work.serves:
         last = decision.read_last_epoch(work.here)
         return Outcome(False, {"serves": before, "failed_gates": [], "actions": [], **_attempt(last)})

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from .._core.errors import GateError, PgHaError
 from .._postgresql import client
 from .._postgresql.console import read_pooled
-from . import guards, schema, section
+from . import guards, journal, schema, section
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -85,6 +85,19 @@ def evaluate(context: Context, chosen: t.Sequence[Gate]) -> list[dict[str, str]]
         except (PgHaError, KeyError, TypeError, ValueError) as error:
             failures.append(Failure(gate.__name__, "", f"could not be evaluated: {error}", "mend what hinders it; unknown counts as failed"))
     return [asdict(failure) for failure in failures]
+
+
+def strange(sides: dict[str, Connection]) -> list[dict[str, str]]:
+    """Why these two sides are not those of one migration: whoever has the wrong inventory stops here, before any other gate writes its marker.
+
+    :param sides: session by side
+    """
+    for side, connection in sides.items():
+        if not client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.epoch",)):
+            words = "it takes part in no migration (it has no schema ha_migration)"
+            return [asdict(Failure("inventory", side, words, "run playbooks/replicate.yml, or use the right inventory"))]
+    words = journal.read_strange(sides["target"], sides["source"], None)
+    return [asdict(Failure("inventory", "", words, journal.STRANGE_REMEDY))] if words else []
 
 
 def link(context: Context) -> t.Iterator[Failure]:
@@ -272,7 +285,7 @@ def poolers(context: Context) -> t.Iterator[Failure]:
                 "look at pg-ha-dead-man there",
             )
         if row["paused"]:
-            yield Failure("poolers", name, "it is paused", f'RESUME "{context.database}" on its console')
+            yield Failure("poolers", name, "it is paused", f"RESUME {client.quote(context.database)} on its console")
 
 
 def dead_men(context: Context) -> t.Iterator[Failure]:
