@@ -13,6 +13,7 @@ description:
   - Tries each service of the service file, and Patroni's REST API, and compares clocks. Writes nothing.
   - Fails with all problems together, each in one sentence that names the inventory key or object and the remedy.
   - A source that cannot be reached is none when the journal says that the cutover is done. A target may lack the database, which the replication makes.
+  - A target whose journal is that of another migration than O(migration), or that was copied from another source, is a problem.
 author:
   - the freight.pg_ha authors (@freight)
 options:

@@ -182,6 +182,10 @@ def schema_in_step(context: Context) -> t.Iterator[Failure]:
         yield Failure("schema_in_step", "", difference, "bring the schema in step and verify again")
 
 
+# How far the clocks of two machines may be apart before an age means nothing; what connections are tried with is as much.
+CLOCK_SKEW_SECONDS = 5
+
+
 def parity(context: Context) -> t.Iterator[Failure]:
     """All rows were compared, found equal, not too long ago, on the very timeline on which the next side is now."""
     evidence = context.parity
@@ -194,6 +198,9 @@ def parity(context: Context) -> t.Iterator[Failure]:
         )
     if evidence["age_seconds"] > context.parity_max_age_seconds:
         yield Failure("parity", "", f"the last comparison is {evidence['age_seconds']:.0f} s old", "run playbooks/verify.yml")
+    if evidence["age_seconds"] < -CLOCK_SKEW_SECONDS:
+        words = f"the last comparison ended {-evidence['age_seconds']:.0f} s in the future by the mover's clock, so nobody knows how old it is"
+        yield Failure("parity", "", words, "set the mover's clock, then run playbooks/verify.yml")
     now = section.read_durability(context.ahead)["timeline"]
     identifier = str(client.query_value(context.ahead, "SELECT system_identifier FROM pg_control_system()"))
     if (evidence["timeline"], str(evidence["system_identifier"])) != (now, identifier):

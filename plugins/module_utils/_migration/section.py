@@ -237,7 +237,9 @@ def _pause(attempt: Attempt, sessions: Sessions) -> None:
         thread.join(max(0.0, bound - time.monotonic()))
     late = sorted(name for name, thread in threads.items() if thread.is_alive())
     if late:
-        raise GateError(f"PAUSE on {', '.join(late)} did not end within {attempt.pause_seconds:g} s: a client holds a transaction open, or the pooler does not answer.")
+        raise GateError(
+            f"PAUSE on {', '.join(late)} did not end within {attempt.pause_seconds:g} s: a client holds a transaction open, or the pooler does not answer."
+        )
     if failures:
         raise GateError("PAUSE was refused: " + "; ".join(f"{name}: {message}" for name, message in sorted(failures.items())))
 

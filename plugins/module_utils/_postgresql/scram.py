@@ -14,8 +14,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import stringprep
-import unicodedata
 
 ITERATIONS = 4096
 
@@ -25,28 +23,13 @@ def verifier(password: str, salt: bytes) -> str:
 
     Both sides of a migration need the same one, so that a pooler can pass a client's proof on to either; the caller gives the salt.
 
-    :param password: what clients give; as they do, it is prepared by SASLprep
+    :param password: printable ASCII (others would need SASLprep)
     :param salt: 16 bytes
     """
-    salted = hashlib.pbkdf2_hmac("sha256", _prepare(password).encode(), salt, ITERATIONS)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
     return f"SCRAM-SHA-256${ITERATIONS}:{_encode(salt)}${_encode(stored)}:{_encode(server)}"
-
-
-def _prepare(password: str) -> str:
-    """SASLprep (RFC 4013) as libpq and the server apply it: a password that it forbids is taken as it is."""
-    mapped = "".join(" " if stringprep.in_table_c12(one) else one for one in password if not stringprep.in_table_b1(one))
-    prepared = unicodedata.normalize("NFKC", mapped)
-    right = [stringprep.in_table_d1(one) for one in prepared]
-    mixed = any(right) and (not right[0] or not right[-1] or any(map(stringprep.in_table_d2, prepared)))
-    forbidden = (
-        stringprep.in_table_a1, stringprep.in_table_c12, stringprep.in_table_c21_c22, stringprep.in_table_c3, stringprep.in_table_c4,
-        stringprep.in_table_c5, stringprep.in_table_c6, stringprep.in_table_c7, stringprep.in_table_c8, stringprep.in_table_c9,
-    )  # fmt: skip
-    if not prepared or mixed or any(table(one) for one in prepared for table in forbidden):
-        return password
-    return prepared
 
 
 def _encode(value: bytes) -> str:

@@ -28,7 +28,20 @@ from tests.unit.conftest import ROOT, Server, _free_port
 PGBOUNCER = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
 # What has a meaning to somebody on the way: SQL, PL/pgSQL, psycopg2, libpq's files, PgBouncer, a shell, YAML, Jinja, URLs.
 SPICE = "\"'%\\;:$@#{}[]()/=,&?*!|<>`~^+-. _\t\n\réßñ漢🐘"
-SQL = ("'; DROP SCHEMA ha_migration CASCADE; --", '"; SELECT 1; --', "%s", "%(a)s", "$each$", "$$", "$guard$", "E'\\''", "{{ 7 * 7 }}", "select", "a\\'b", "tä\nb")
+SQL = (
+    "'; DROP SCHEMA ha_migration CASCADE; --",
+    '"; SELECT 1; --',
+    "%s",
+    "%(a)s",
+    "$each$",
+    "$$",
+    "$guard$",
+    "E'\\''",
+    "{{ 7 * 7 }}",
+    "select",
+    "a\\'b",
+    "tä\nb",
+)
 EVERY_ASCII = "".join(chr(number) for number in range(32, 127))
 QUICK = settings(deadline=None, max_examples=int(os.environ.get("PG_HA_EXAMPLES", "25")), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -105,7 +118,7 @@ logfile = {self.folder}/log
     def write(self, databases: list[str], operator_password: str, password: str, user: str = "postgres") -> None:
         """What role pgbouncer writes."""
         side = {"host": "127.0.0.1", "port": self.server.port}
-        (self.folder / "route.ini").write_text(render("pgbouncer/templates/route.ini.j2", pgbouncer_databases=databases, **{"__pgbouncer_side": side}))
+        (self.folder / "route.ini").write_text(render("pgbouncer/templates/route.ini.j2", pgbouncer_databases=databases, __pgbouncer_side=side))
         users = {"pgbouncer_auth_user": user, "pgbouncer_auth_password": password}
         users.update(pgbouncer_operator=self.operator, pgbouncer_operator_password=operator_password)
         (self.folder / "userlist.txt").write_text(render("pgbouncer/templates/userlist.txt.j2", **users))

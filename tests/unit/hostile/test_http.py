@@ -110,7 +110,9 @@ KEYS = {
         {}, optional={"max_connections": st.fixed_dictionaries({"old_value": st.text("019²٣"), "new_value": st.text("019²٣")}) | json_values}
     ),
 }
-members = st.fixed_dictionaries({key: KEYS[key] for key in ("name", "role", "state")}, optional={key: KEYS[key] for key in KEYS if key not in ("name", "role", "state")})
+members = st.fixed_dictionaries(
+    {key: KEYS[key] for key in ("name", "role", "state")}, optional={key: KEYS[key] for key in KEYS if key not in ("name", "role", "state")}
+)
 documents = st.fixed_dictionaries({"members": st.lists(members, max_size=4) | json_values}, optional={"scope": json_values, "pause": json_values})
 
 

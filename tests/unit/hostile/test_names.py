@@ -155,7 +155,7 @@ def test_a_role_of_any_name_is_made_moved_and_fenced(two: Two, given_names: tupl
 @given(declared_names().filter(usable))
 @example("a=b")
 @example("postgresql://x")
-@example("it's \"x\" %s \\ {{ y }}")
+@example('it\'s "x" %s \\ {{ y }}')
 def test_a_database_of_any_printable_name_is_reached_by_the_movers_file(postgresql_server: Server, tmp_path: pathlib.Path, name: str) -> None:
     admin = client.connect(postgresql_server.service_file, "source", application_name="test")
     client.query(admin, f"CREATE DATABASE {identifier(name)} TEMPLATE template0")
@@ -208,7 +208,11 @@ def service_file(port: int, name: str, user: str) -> str:
         "mover_source_host": "127.0.0.1", "mover_source_port": port, "mover_database": name, "mover_source_user": user, "mover_directory": "/nowhere",
         "__mover_passfile": "/nowhere/pgpass", "__mover_target_known": False, "__mover_poolers_known": False,
     }  # fmt: skip
-    return render("mover/templates/pg_service.conf.j2", **variables).replace("sslmode=verify-full", "sslmode=disable").replace("sslrootcert=/nowhere/source_ca.crt\n", "")
+    return (
+        render("mover/templates/pg_service.conf.j2", **variables)
+        .replace("sslmode=verify-full", "sslmode=disable")
+        .replace("sslrootcert=/nowhere/source_ca.crt\n", "")
+    )
 
 
 def reach(path: pathlib.Path, text: str, service: str) -> str:

@@ -40,7 +40,10 @@ def message(kind: bytes, body: bytes = b"") -> bytes:
 READY = message(b"Z", b"I")
 WELCOME = (
     message(b"R", struct.pack("!I", 0))
-    + b"".join(message(b"S", f"{key}\0{value}\0".encode()) for key, value in {"client_encoding": "UTF8", "DateStyle": "ISO", "server_version": "1.24.1/bouncer", "standard_conforming_strings": "on"}.items())
+    + b"".join(
+        message(b"S", f"{key}\0{value}\0".encode())
+        for key, value in {"client_encoding": "UTF8", "DateStyle": "ISO", "server_version": "1.24.1/bouncer", "standard_conforming_strings": "on"}.items()
+    )
     + READY
 )
 

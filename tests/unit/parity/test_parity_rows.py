@@ -196,7 +196,11 @@ def test_writers_that_take_tables_in_another_order_are_waited_for(pair: t.Any) -
             while not stop.is_set():
                 client.query(session, "BEGIN; UPDATE public.pair SET c = 'w' WHERE a = %s", (number,))
                 time.sleep(0.02)
-                client.query(session, "UPDATE public.entry SET amount = amount WHERE false; UPDATE public.account SET balance = balance + 1 WHERE id = %s; COMMIT", (number,))
+                client.query(
+                    session,
+                    "UPDATE public.entry SET amount = amount WHERE false; UPDATE public.account SET balance = balance + 1 WHERE id = %s; COMMIT",
+                    (number,),
+                )
         except ClientError as error:
             failures.append(error.message)
         finally:
