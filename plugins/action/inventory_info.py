@@ -8,6 +8,7 @@ from __future__ import annotations
 import pathlib
 import ssl
 import typing as t
+import unicodedata
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
@@ -66,7 +67,7 @@ class ActionModule(ActionBase):
 def without_secrets(kind: str, value: t.Any) -> t.Any:
     """A value of which only whether it is given is kept, where it is a password or holds some."""
     if kind == "secret":
-        return Secret(isinstance(value, str) and bool(value))
+        return Secret(isinstance(value, str) and bool(value), not any(unicodedata.category(character) == "Cc" for character in str(value)))
     if kind == "passwords" and isinstance(value, dict):
         return {role: without_secrets("secret", password) for role, password in value.items()}
     return None if kind == "passwords" else value

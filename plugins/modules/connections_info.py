@@ -13,6 +13,7 @@ description:
   - Tries each service of the service file, and Patroni's REST API, and compares clocks. Writes nothing.
   - Fails with all problems together, each in one sentence that names the inventory key or object and the remedy.
   - A source that cannot be reached is none when the journal says that the cutover is done. A target may lack the database, which the replication makes.
+  - A target whose journal is that of another migration than O(migration), or that was copied from another source, is a problem.
 author:
   - the freight.pg_ha authors (@freight)
 options:
@@ -97,6 +98,9 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration import jo
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.client import PatroniClient
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.client import HAS_PSYCOPG2, connection_argument_spec
 
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
 
 def argument_spec() -> dict[str, t.Any]:
     """Options of the module."""
@@ -125,11 +129,32 @@ def try_patroni(params: dict[str, t.Any]) -> list[Problem]:
     return []
 
 
+def try_journal(params: dict[str, t.Any], kinds: set[str]) -> list[Problem]:
+    """Ask the target whose it is."""
+    sessions: dict[str, t.Any] = {}
+    try:
+        for side in ("target", "source"):
+            if side in kinds:
+                sessions[side] = open_journal(params, side)
+        if sessions.get("target") is None:
+            return []
+        found = plan.strange_problem(journal.read_strange(sessions["target"], sessions.get("source"), params["migration"]), journal.STRANGE_REMEDY)
+    except ClientError as error:
+        found = plan.strange_problem(f"Whose the target is could not be read ({error.message.rstrip('.')})", "mend that")
+    finally:
+        for connection in filter(None, sessions.values()):
+            connection.close()
+    return [found] if found else []
+
+
+def open_journal(params: dict[str, t.Any], side: str) -> Connection | None:
+    """A session on a side, None where the database does not exist yet."""
+    return journal.connect_journal(params["service_file"], side, "ha_migration connections", params["connect_timeout_seconds"], params["maintenance_database"])
+
+
 def is_moved(params: dict[str, t.Any]) -> bool:
     """Whether the journal says that the cutover is done, so that nobody needs the source any more."""
-    connection = journal.connect_journal(
-        params["service_file"], "target", "ha_migration connections", params["connect_timeout_seconds"], params["maintenance_database"]
-    )
+    connection = open_journal(params, "target")
     if connection is None:
         return False
     try:
@@ -157,6 +182,7 @@ def run(params: dict[str, t.Any]) -> Outcome:
             problems.append(found)
     problems += [*plan.plan_answers(answers, params["clock_skew_seconds"]), *try_patroni(params)]
     by_kind = {service.kind: answer for service, answer in answers.items()}
+    problems += try_journal(params, set(by_kind))
     if "target" in by_kind and any(problem.object == "source" for problem in problems) and is_moved(params):
         problems = [problem for problem in problems if problem.object != "source"]
     if problems:

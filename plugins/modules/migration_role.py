@@ -67,19 +67,20 @@ actions:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import roles, schema
-from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import roles
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, private
 
 
 def run(params, check_mode):
     """Read, plan, and unless in check mode apply."""
     if not params["password"].isascii() or not params["password"].isprintable():
         raise UsageError(f"The password of {params['name']} holds characters beyond printable ASCII: choose another.")
-    connection = client.connect(params["service_file"], params["service"], application_name="ha_migration role", settings=client.UNLOGGED)
+    connection = client.connect(params["service_file"], params["service"], application_name="ha_migration role")
+    private.silence(connection)
     before = roles.read_role(connection, params["name"], params["purpose"])
     actions = roles.plan_role(before, params["name"], params["password"], params["purpose"])
     if actions and not check_mode:
-        schema.with_transaction(connection, [action.statement for action in actions])
+        private.apply(connection, actions)
     public = {"exists": before["exists"], "login": before["login"], "granted": len(before["granted"])}
     wanted = {"exists": True, "login": True, "granted": sum(len(privileges) for privileges in roles.GRANTS[params["purpose"]].values())}
     return Outcome.of(public, wanted, actions)

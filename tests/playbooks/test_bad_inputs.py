@@ -49,6 +49,10 @@ CASES = (
     Case("Key that is not given", "inventory", "pg_ha_target_admin_user is not given"),
     Case("Secret that is not given", "inventory", "pg_ha_pooler_auth_password is not given"),
     Case("Secret that is empty", "inventory", "pg_ha_link_password is empty"),
+    Case("Secret with a line break", "inventory", "pg_ha_probe_password holds a line break"),
+    Case("Name that PgBouncer cannot say", "inventory", "pg_ha_pooler_operator is"),
+    Case("Database that PgBouncer cannot say", "inventory", "pg_ha_database is"),
+    Case("Name with a line break", "inventory", "pg_ha_dead_man_user is"),
     Case("Value that cannot work", "inventory", "pg_ha_method is 'physical'"),
     Case("Template that fails", "inventory", "pg_ha_cluster has a template that fails"),
     Case("Network that lets everybody in", "inventory", "pg_ha_allowed_networks holds '0.0.0.0/0'"),
@@ -82,6 +86,9 @@ CASES = (
     Case("Clock skew of the target", "same_server", "The clock of the target is"),
     Case("Pooler that does not know the database", "database", "The pooler 127.0.0.2 knows no database"),
     Case("Target that already holds tables", "occupied", "public.t exists on the target"),
+    Case("Inventory of another migration", "journaled", "The target holds the journal of migration another"),
+    Case("Inventory with another source", "copied", "The target was copied from database elsewhere"),
+    Case("Source and target exchanged", "exchanged", "Source and target are exchanged"),
     Case("wal_level not logical", "server", "BLOCKER wal_level"),
     Case("Too few replication slots", "server", "BLOCKER max_replication_slots"),
     Case("Too few WAL senders", "server", "BLOCKER max_wal_senders"),
@@ -129,6 +136,10 @@ class Scenarios:
             pg_ha_comment="moved in spring",
             pg_ha_sorce_port=5432,
             pg_ha_link_password="",
+            pg_ha_probe_password="a\nb",
+            pg_ha_pooler_operator="the operator's",
+            pg_ha_database="freight; DROP",
+            pg_ha_dead_man_user="dead\nman",
             pg_ha_method="physical",
             pg_ha_cluster="{{ not_defined_anywhere }}",
             pg_ha_allowed_networks=["0.0.0.0/0"],
@@ -231,6 +242,41 @@ class Scenarios:
         assert self.world.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'ha_migration%'", "postgres", self.target_port) == "0\n"
         return said
 
+    def belonging(self, port: int, statements: str) -> Said:
+        """A side whose part of schema ha_migration says something else than the inventory."""
+        variables = self.reachable()
+        self.saying("occupied")  # has made the database there
+        self.world.sql(f"CREATE SCHEMA ha_migration; {statements}", port=port)
+        held = "SELECT string_agg(c.relname || ':' || c.relfilenode, ' ' ORDER BY 1) FROM pg_class c WHERE c.relnamespace = 'ha_migration'::regnamespace"
+        before = self.world.sql(held, port=port)
+        self.world.write_inventory(variables, self.pooled())
+        done = self.world.play("cut_over.yml", "-e", "pg_ha_cutover_approved=true", result_format="json")
+        assert done.code != 0 and done.failure.get("error") == "GateError", done.output
+        assert self.world.sql(held, port=port) == before
+        self.world.sql("DROP SCHEMA ha_migration CASCADE", port=port)
+        shutil.rmtree(self.world.artifacts, ignore_errors=True)
+        return Said("cut_over.yml", "GateError", self.lines(done))
+
+    def journaled(self) -> Said:
+        """The target's journal is another migration's."""
+        return self.belonging(
+            self.target_port,
+            "CREATE TABLE ha_migration.phase (migration text, phase text, state text, inputs text, run text, started_at timestamptz, finished_at timestamptz, "
+            "evidence jsonb); INSERT INTO ha_migration.phase VALUES ('another', 'replicate', 'done', '', '', now(), now(), NULL)",
+        )
+
+    COPIED = "CREATE TABLE ha_migration.copy (relation text, detail jsonb); INSERT INTO ha_migration.copy VALUES ('*', '{\"source\": %s}')"
+
+    def copied(self) -> Said:
+        """The target was copied from another source."""
+        return self.belonging(self.target_port, self.COPIED % json.dumps({"database": "elsewhere", "system_identifier": "4711"}))
+
+    def exchanged(self) -> Said:
+        """What is called the source was copied from what is called the target."""
+        self.reachable()
+        identifier = self.world.sql("SELECT system_identifier FROM pg_control_system()", "postgres", self.target_port).strip()
+        return self.belonging(self.world.port, self.COPIED % json.dumps({"database": "freight", "system_identifier": identifier}))
+
     def server(self) -> Said:
         """A source that is not prepared, and a target that cannot take it."""
         (self.world.folder / "target.crt").unlink(missing_ok=True)
@@ -263,6 +309,7 @@ class Scenarios:
             r"\d+\.\d s (ahead|behind)": r"<seconds> s \1",
             r"identifier \d+": "identifier <number>",
             r"needs \d+ MB": "needs <size>",
+            r"(the server|database freight of) \d+": r"\1 <number>",
             re.escape(str(self.world.folder)): "<folder>",
         }
         for pattern, word in volatile.items():

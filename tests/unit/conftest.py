@@ -81,6 +81,9 @@ def postgresql_server() -> t.Iterator[Server]:
     data, port = folder / "data", _free_port()
     run: t.Callable[..., t.Any] = lambda *argv: subprocess.run([str(part) for part in argv], check=True, stdout=subprocess.DEVNULL, **demote)
     run(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+    # Who is in this role proves a password; everybody else is trusted.
+    rules = data / "pg_hba.conf"
+    rules.write_text("host all +with_password 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
     options = (
         f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
         " -c wal_level=logical -c fsync=off -c max_connections=60 -c max_prepared_transactions=5 "

@@ -96,6 +96,11 @@ def plan_answers(answers: dict[Service, Answer], clock_skew_seconds: float) -> t
         yield Problem("source_is_target", "pg_ha_source_host", message, "let pg_ha_source_host name the server that serves the application today")
 
 
+def strange_problem(message: str, remedy: str) -> Problem | None:
+    """The journal of the target says another migration, or another source; "" is no problem."""
+    return Problem("wrong_inventory", "pg_ha_migration", message, remedy) if message else None
+
+
 def pooler_problem(service: Service, pooled: dict[str, t.Any] | None, database: str) -> Problem | None:
     """What keeps a pooler whose console answers from holding clients."""
     if pooled is None:

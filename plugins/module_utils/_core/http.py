@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import typing as t
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Answer:
         """
         try:
             return json.loads(self.text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ClientError(f"{self.url} answered {self.status} with something that is not JSON: {self.text[:80]!r}.") from error
 
     def mapping(self) -> dict[str, t.Any]:
@@ -52,6 +53,10 @@ class Answer:
         if not isinstance(data, dict):
             raise ClientError(f"{self.url} answered {self.status} with {type(data).__name__} where a mapping was expected.")
         return data
+
+
+# How much later than the socket's own bound a whole exchange is given up.
+GRACE_SECONDS = 0.5
 
 
 def request(
@@ -71,6 +76,35 @@ def request(
     :param timeout_seconds: bound of the whole exchange
     :raises ClientError: no answer came, it came too slowly, or it is a redirect
     """
+    ended: list[Answer | ClientError] = []
+
+    def ask() -> None:
+        try:
+            ended.append(_ask(url, method, body, headers, ca_file, username, password, timeout_seconds))
+        except ClientError as error:
+            ended.append(error)
+
+    # The library bounds each wait for a byte, and a resolver or a server that sends its head byte by byte knows no other bound than this one.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_seconds + GRACE_SECONDS)
+    if not ended:
+        raise ClientError(f"{url} did not finish its answer within {timeout_seconds:g} s.")
+    if isinstance(ended[0], ClientError):
+        raise ended[0]
+    return ended[0]
+
+
+def _ask(
+    url: str,
+    method: str,
+    body: t.Any,
+    headers: dict[str, str] | None,
+    ca_file: str | None,
+    username: str | None,
+    password: str | None,
+    timeout_seconds: float,
+) -> Answer:
     deadline = time.monotonic() + timeout_seconds
     sent = None if body is None else json.dumps(body)
     try:

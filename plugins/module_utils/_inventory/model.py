@@ -142,9 +142,11 @@ class Secret:
     """Stands for a secret's value, which is never read.
 
     :param given: it is text and not empty
+    :param writable: it holds no control character: a file with one password per line can say it
     """
 
     given: bool
+    writable: bool = field(default=True, repr=False)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from .model import EVIDENCE_KEYS, FACTS, GROUPS, KEYS, PREFIX, ROLE_KEYS, Group,
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 Fault = tuple[str, str]
+# These stand in pgbouncer.ini, which knows no quoting there.
+POOLER_NAMES = ("pg_ha_database", "pg_ha_pooler_operator", "pg_ha_pooler_auth_user")
 
 
 def plan_problems(inventory: Inventory, evidence_only: bool = False) -> list[Problem]:
@@ -117,6 +119,8 @@ def wrong_values(inventory: Inventory) -> t.Iterator[Problem]:
 def fault_of(key: Key, value: t.Any, inventory: Inventory) -> Fault | None:
     """What is wrong with a value, and the remedy; None when it can work."""
     if isinstance(value, Secret):
+        if value.given and not value.writable:
+            return "holds a line break or another control character", "give a password without one: password files have one line for each"
         return None if value.given else ("is empty or no text", "give a password, quoted where it is a number")
     if key.type == "passwords":
         return check_passwords(value, value_of(inventory, "pg_ha_application_roles") or [])
@@ -130,6 +134,10 @@ def check_text(key: Key, value: t.Any) -> Fault | None:
     """A name that the server takes."""
     if not isinstance(value, str) or not value.strip() or len(value.encode()) > 63:
         return f"is {value!r}", "give a name of 1 to 63 bytes"
+    if not value.isprintable() or value != value.strip():
+        return f"is {value!r}", "use no line breaks or control characters, and no blank at either end: no connection file can say such a name"
+    if key.name in POOLER_NAMES and not re.fullmatch(r"[A-Za-z0-9_.-]+", value):
+        return f"is {value!r}", "give a name of ASCII letters, digits and _ . - only: PgBouncer's configuration can say no other"
     if key.name == "pg_ha_database" and value == "pgbouncer":
         return "is pgbouncer, which is the name of PgBouncer's console", "rename the database before it is moved"
     return None
@@ -227,6 +235,9 @@ def check_passwords(value: t.Any, roles: list[str]) -> Fault | None:
     empty = sorted(str(role) for role, password in value.items() if not (isinstance(password, Secret) and password.given))
     if empty:
         return f"has an empty password or one that is no text for {', '.join(empty)}", "give a password, quoted where it is a number, or leave the role out"
+    broken = sorted(str(role) for role, password in value.items() if not password.writable)
+    if broken:
+        return f"has a password with a line break or another control character for {', '.join(broken)}", "give a password without one"
     strangers = sorted(set(value) - set(roles)) if isinstance(roles, list) and roles else []
     if strangers:
         return f"has a password for {', '.join(strangers)}, which pg_ha_application_roles does not name", "correct the role's name, or name it there"

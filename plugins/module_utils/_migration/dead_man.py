@@ -155,7 +155,7 @@ class Pooler:
         """Let clients go on, where they are held."""
         with self._console_dropped_on_failure():
             if self._show()["paused"]:
-                client.query(self._open(), f'RESUME "{self.config.database}"')
+                client.query(self._open(), f"RESUME {client.quote(self.config.database)}")
 
     @contextlib.contextmanager
     def _console_dropped_on_failure(self) -> t.Iterator[None]:

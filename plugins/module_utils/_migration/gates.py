@@ -14,7 +14,7 @@ from .._core.errors import GateError, PgHaError
 from .._postgresql import client
 from .._postgresql.console import read_pooled
 from .._postgresql.slots import read_given_up, read_slot_wal
-from . import ddl_guard, guards, schema, section
+from . import ddl_guard, guards, journal, schema, section
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -86,6 +86,19 @@ def evaluate(context: Context, chosen: t.Sequence[Gate]) -> list[dict[str, str]]
         except (PgHaError, KeyError, TypeError, ValueError) as error:
             failures.append(Failure(gate.__name__, "", f"could not be evaluated: {error}", "mend what hinders it; unknown counts as failed"))
     return [asdict(failure) for failure in failures]
+
+
+def strange(sides: dict[str, Connection]) -> list[dict[str, str]]:
+    """Why these two sides are not those of one migration: whoever has the wrong inventory stops here, before any other gate writes its marker.
+
+    :param sides: session by side
+    """
+    for side, connection in sides.items():
+        if not client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.epoch",)):
+            words = "it takes part in no migration (it has no schema ha_migration)"
+            return [asdict(Failure("inventory", side, words, "run playbooks/replicate.yml, or use the right inventory"))]
+    words = journal.read_strange(sides["target"], sides["source"], None)
+    return [asdict(Failure("inventory", "", words, journal.STRANGE_REMEDY))] if words else []
 
 
 def link(context: Context) -> t.Iterator[Failure]:
@@ -173,6 +186,10 @@ def schema_in_step(context: Context) -> t.Iterator[Failure]:
             yield Failure("schema_in_step", row["object"], ddl_guard.sentence(row, context.leaves), remedy)
 
 
+# How far the clocks of two machines may be apart before an age means nothing; what connections are tried with is as much.
+CLOCK_SKEW_SECONDS = 5
+
+
 def parity(context: Context) -> t.Iterator[Failure]:
     """All rows were compared, found equal, not too long ago, on the very timeline on which the next side is now."""
     evidence = context.parity
@@ -185,6 +202,9 @@ def parity(context: Context) -> t.Iterator[Failure]:
         )
     if evidence["age_seconds"] > context.parity_max_age_seconds:
         yield Failure("parity", "", f"the last comparison is {evidence['age_seconds']:.0f} s old", "run playbooks/verify.yml")
+    if evidence["age_seconds"] < -CLOCK_SKEW_SECONDS:
+        words = f"the last comparison ended {-evidence['age_seconds']:.0f} s in the future by the mover's clock, so nobody knows how old it is"
+        yield Failure("parity", "", words, "set the mover's clock, then run playbooks/verify.yml")
     now = section.read_durability(context.ahead)["timeline"]
     identifier = str(client.query_value(context.ahead, "SELECT system_identifier FROM pg_control_system()"))
     if (evidence["timeline"], str(evidence["system_identifier"])) != (now, identifier):
@@ -276,7 +296,7 @@ def poolers(context: Context) -> t.Iterator[Failure]:
                 "look at pg-ha-dead-man there",
             )
         if row["paused"]:
-            yield Failure("poolers", name, "it is paused", f'RESUME "{context.database}" on its console')
+            yield Failure("poolers", name, "it is paused", f"RESUME {client.quote(context.database)} on its console")
 
 
 def dead_men(context: Context) -> t.Iterator[Failure]:

@@ -126,4 +126,8 @@ def for_each_table(tables: t.Sequence[str], statement: str, before: str = "") ->
     :param before: statement that runs once
     """
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in tables)
-    return f"DO $each$ DECLARE name text; BEGIN {before} FOREACH name IN ARRAY ARRAY[{names}]::text[] LOOP {statement} END LOOP; END $each$"
+    body = f"DECLARE name text; BEGIN {before} FOREACH name IN ARRAY ARRAY[{names}]::text[] LOOP {statement} END LOOP; END"
+    quote = "$each$"
+    while quote in body:  # a table may have that name, and what follows would be a statement of its own
+        quote = f"${quote.strip('$')}_$"
+    return f"DO {quote} {body} {quote}"

@@ -137,6 +137,47 @@ def read_phase(connection: Connection, migration: str, phase: str) -> PhaseRecor
     return replace(absent, **{**row, "evidence": evidence})
 
 
+def read_strange(target: Connection, source: Connection | None, migration: str | None) -> str:
+    """Why this target is not that of this migration and of this source; "" where nothing speaks against it.
+
+    Who has the wrong inventory has other names for the same databases, or the same name for other databases.
+
+    :param source: session on the source, None when it cannot be asked
+    :param migration: its name, None when it is not known
+    """
+    if migration is not None and has_journal(target):
+        others = [row["migration"] for row in client.query(target, f"SELECT DISTINCT migration FROM {SCHEMA}.phase WHERE migration <> %s", (migration,))]
+        if others:
+            return f"The target holds the journal of migration {', '.join(sorted(others))}, not of {migration}"
+    if source is None:
+        return ""
+    known, found = _read_copied(target), _read_identity(source)
+    if known is None:
+        exchanged = _read_copied(source) == _read_identity(target)
+        return f"Source and target are exchanged: database {found['database']} was copied from what is called the target" if exchanged else ""
+    if known == found:
+        return ""
+    return (
+        f"The target was copied from database {known['database']} of the server {known['system_identifier']}, "
+        f"and the source is database {found['database']} of {found['system_identifier']}"
+    )
+
+
+def _read_copied(connection: Connection) -> dict[str, str] | None:
+    """What this database was copied from; None where the copy does not say, or there is none."""
+    if not client.query_value(connection, "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.copy",)):
+        return None
+    rows = client.query(connection, f"SELECT detail->'source' AS known FROM {SCHEMA}.copy WHERE relation = '*'")
+    return rows[0]["known"] if rows else None
+
+
+def _read_identity(connection: Connection) -> dict[str, str]:
+    return client.query(connection, "SELECT system_identifier::text, current_database()::text AS database FROM pg_control_system()")[0]
+
+
+STRANGE_REMEDY = "use the inventory of that migration; if this one shall begin anew, drop schema ha_migration on the target"
+
+
 def why_due(record: PhaseRecord, inputs: str | None, repeat: t.Sequence[str]) -> str:
     """Why a phase has to do its work now; "" when it is done, its inputs are unchanged and nobody asked for a repetition (pure)."""
     if record.state != "done":

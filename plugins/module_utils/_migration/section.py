@@ -227,7 +227,7 @@ def _pause(attempt: Attempt, sessions: Sessions) -> None:
 
     def pause(name: str, console: Connection) -> None:
         try:
-            client.query(console, f'PAUSE "{attempt.database}"')
+            client.query(console, f"PAUSE {client.quote(attempt.database)}")
         except ClientError as error:
             failures[name] = error.message
 
@@ -239,7 +239,9 @@ def _pause(attempt: Attempt, sessions: Sessions) -> None:
         thread.join(max(0.0, bound - time.monotonic()))
     late = sorted(name for name, thread in threads.items() if thread.is_alive())
     if late:
-        raise GateError(f"PAUSE on {', '.join(late)} did not end within {attempt.pause_seconds:g} s: a client holds a transaction open.")
+        raise GateError(
+            f"PAUSE on {', '.join(late)} did not end within {attempt.pause_seconds:g} s: a client holds a transaction open, or the pooler does not answer."
+        )
     if failures:
         raise GateError("PAUSE was refused: " + "; ".join(f"{name}: {message}" for name, message in sorted(failures.items())))
 
@@ -474,7 +476,7 @@ def _await_announcement(attempt: Attempt, sessions: Sessions, patience_seconds: 
 
 def _await_poolers(attempt: Attempt, sessions: Sessions, bound_seconds: float) -> None:
     bound = time.monotonic() + bound_seconds
-    while behind := [name for name, console in sorted(sessions.lookers.items()) if not is_served(console, attempt)]:
+    while behind := [name for name, console in sorted(sessions.lookers.items()) if not _has_come(name, console, attempt)]:
         if time.monotonic() > bound:
             raise UnknownState(
                 f"Decided for the {attempt.serves}, but {', '.join(behind)} did not come over within {bound_seconds:g} s: look at pg-ha-dead-man there."
@@ -483,7 +485,18 @@ def _await_poolers(attempt: Attempt, sessions: Sessions, bound_seconds: float) -
         time.sleep(0.01)
 
 
+def _has_come(name: str, console: Connection, attempt: Attempt) -> bool:
+    """As is_served.
+
+    :raises UnknownState: this pooler does not answer (its dead man goes on by itself)
+    """
+    try:
+        return is_served(console, attempt)
+    except ClientError as error:
+        raise UnknownState(f"Decided for the {attempt.serves}, but whether {name} came over is unknown: {error.message}") from error
+
+
 def is_served(console: Connection, attempt: Attempt) -> bool:
     """Whether a pooler shows the next side's endpoint, unpaused."""
-    rows = [row for row in client.query(console, "SHOW DATABASES") if row["name"] == attempt.database]
+    rows = [row for row in client.query_console(console, "SHOW DATABASES") if row["name"] == attempt.database]
     return bool(rows) and (rows[0]["host"], int(rows[0]["port"])) == attempt.endpoint and not rows[0]["paused"]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from dataclasses import asdict, dataclass
 
@@ -135,6 +136,6 @@ def _lowered(reasons: t.Any) -> tuple[str, ...]:
     for name in BOUND_BY_LEADER:
         reason = reasons.get(name)
         values = [str(reason.get(key, "")) for key in ("old_value", "new_value")] if isinstance(reason, dict) else []
-        if values and all(value.isdigit() for value in values) and int(values[1]) < int(values[0]):
+        if values and all(re.fullmatch("[0-9]{1,18}", value) for value in values) and int(values[1]) < int(values[0]):
             found.append(name)
     return tuple(found)

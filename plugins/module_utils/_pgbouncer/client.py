@@ -14,7 +14,7 @@ import typing as t
 
 from .._core.errors import ClientError
 from .._core.outcome import Action
-from .._postgresql.client import connect_console, query
+from .._postgresql.client import connect_console, query, query_console
 from .plan import PooledDatabase, databases_of
 
 
@@ -46,7 +46,11 @@ class PgbouncerClient:
         """
         if self._connection is None:
             self._connection = self._open()
-        return databases_of(query(self._connection, "SHOW DATABASES"), query(self._connection, "SHOW POOLS"))
+        try:
+            return databases_of(query_console(self._connection, "SHOW DATABASES"), query_console(self._connection, "SHOW POOLS"))
+        except ClientError:
+            self._connection = None
+            raise
 
     def apply(self, actions: list[Action], timeout_seconds: float) -> None:
         """Send PAUSE or RESUME; a PAUSE that does not finish in time is taken back.

@@ -11,7 +11,10 @@ https://www.postgresql.org/docs/current/libpq-pgservice.html
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
 import typing as t
 
 try:
@@ -34,6 +37,7 @@ SESSION_SETTINGS = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "search_path": "pg_catalog",
+    "standard_conforming_strings": "on",
     "client_min_messages": "warning",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -133,6 +137,40 @@ def query_value(connection: Connection, statement: str, parameters: t.Any = None
     if len(rows) != 1:
         raise ClientError(f"Expected one row and got {len(rows)} from: {statement}")
     return next(iter(rows[0].values()))
+
+
+def quote(name: str) -> str:
+    """An identifier as servers and PgBouncer's console read it, whatever it holds (pure)."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+# A console answers within milliseconds, or its process does not run: the kernel of a stopped process keeps its connections alive for ever.
+CONSOLE_SECONDS = 5.0
+
+
+def query_console(console: Connection, statement: str, timeout_seconds: float = CONSOLE_SECONDS) -> list[dict[str, t.Any]]:
+    """As :func:`query`, bounded: a console knows no statement_timeout. After the bound its session is of no more use.
+
+    :raises ClientError: the console refused, or did not answer in time
+    """
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(console.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout_seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        return query(console, statement)
+    except ClientError as error:
+        if not late.is_set():
+            raise
+        raise ClientError(f"The pooler's console did not answer {statement} within {timeout_seconds:g} s: look at the unit pgbouncer there.") from error
+    finally:
+        timer.cancel()
 
 
 def drain_notifications(connection: Connection) -> None:

@@ -332,6 +332,11 @@ def unlink_large_objects(connection: Connection) -> None:
         pass
 
 
+def read_identity(connection: Connection) -> dict[str, str]:
+    """Which database of which server this is: ``{"system_identifier", "database"}``."""
+    return client.query(connection, "SELECT system_identifier::text, current_database()::text AS database FROM pg_control_system()")[0]
+
+
 def read_run(connection: Connection) -> dict[str, t.Any] | None:
     """The row of the whole copy, or None."""
     there = client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{own.SCHEMA}.copy",))

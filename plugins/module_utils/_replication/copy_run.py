@@ -205,6 +205,7 @@ class _Copy:
         self.hooks = hooks
         self.report = Report(method=settings.method, jobs=settings.jobs)
         self.detail: dict[str, t.Any] = {"run": settings.run, "method": settings.method, "parts": settings.parts}
+        self.detail["source"] = copy_client.read_identity(sides.source)
         self.actions: list[str] = []
         self.keeper: Connection | None = None
         self.watch: SlotWatch | None = None
