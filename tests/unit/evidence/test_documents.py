@@ -23,6 +23,9 @@ SETTINGS = {
     "max_connections": "100", "max_prepared_transactions": "0", "max_slot_wal_keep_size": "-1", "password_encryption": "scram-sha-256", "data_checksums": "on",
     "synchronous_commit": "on", "server_version": "15.1",
 }  # fmt: skip
+ADMINISTRATOR = {
+    "name": "a", "superuser": False, "bypassrls": False, "createrole": True, "replication": True, "reads_statistics": True, "event_triggers": True,
+}  # fmt: skip
 REASON = {"ansible_failed_result": {"msg": "The pause did not end.", "error": "Undone"}}
 
 
@@ -30,8 +33,7 @@ def assessment() -> dict[str, t.Any]:
     """Of a source that has what every finding's form needs."""
     source = Source(
         version="PostgreSQL 15.1", version_num=150001, in_recovery=False, database="freight", settings=SETTINGS,
-        administrator={"name": "a", "superuser": False, "bypassrls": False, "createrole": True, "replication": True, "reads_statistics": True,
-            "event_triggers": True},
+        administrator=ADMINISTRATOR,
         tables=(Table("public.t", primary_key=False, bytes=10, rows=1),), extensions={"pgcrypto": "1.3"},
     )  # fmt: skip
     target = Target(problem="no answer")
