@@ -167,7 +167,9 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
     """
     client.query(
         sessions.fence,
-        f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; {guards.for_each_table(watch.undiverted, EXPLAIN_PROOF)}; ROLLBACK",
+        f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; {guards.for_each_table(watch.undiverted, EXPLAIN_PROOF)}; "
+        # DDL, for the event triggers that look at it.
+        f"{schema.guard_function(schema.GuardPermissive())}; ROLLBACK",
     )
     last_look(sessions, watch)
     sequences.plan_sequences(*sequences.read_both(sessions.control, sessions.ahead))
