@@ -311,6 +311,7 @@ class Scenarios:
             r"needs \d+ MB": "needs <size>",
             r"(the server|database freight of) \d+": r"\1 <number>",
             re.escape(str(self.world.folder)): "<folder>",
+            rf"\b{self.world.migration}\b": "<migration>",
         }
         for pattern, word in volatile.items():
             lines = [re.sub(pattern, word, line) for line in lines]

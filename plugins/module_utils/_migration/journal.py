@@ -175,7 +175,7 @@ def _read_identity(connection: Connection) -> dict[str, str]:
     return client.query(connection, "SELECT system_identifier::text, current_database()::text AS database FROM pg_control_system()")[0]
 
 
-STRANGE_REMEDY = "use the inventory of that migration; if this one shall begin anew, drop schema ha_migration on the target"
+STRANGE_REMEDY = "use the inventory of that migration; a target that shall take part in another one is made anew"
 
 
 def why_due(record: PhaseRecord, inputs: str | None, repeat: t.Sequence[str]) -> str:

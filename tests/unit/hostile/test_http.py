@@ -148,3 +148,9 @@ def test_a_patch_brings_what_is_wanted_once(current: dict[str, t.Any], wanted: d
     after = plan.project_patch(current, plan.plan_patch(current, wanted))
     again = plan.plan_patch(after, wanted)
     assert again == {} or "nan" in repr(again)
+
+
+def test_a_digit_that_is_no_number_is_no_lowered_setting() -> None:
+    reason = {"max_connections": {"old_value": "²", "new_value": "1"}}
+    found = cluster_of({"members": [{"name": "pg1", "role": "replica", "state": "running", "pending_restart_reason": reason}]}, "http://x")
+    assert found.members[0].lowered == ()

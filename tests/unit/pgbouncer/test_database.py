@@ -73,6 +73,7 @@ class Console:
 def pooler(monkeypatch: pytest.MonkeyPatch) -> FakePgbouncer:
     fake = FakePgbouncer()
     monkeypatch.setattr(client_module, "query", lambda console, statement: console.pooler.answer(console, statement))
+    monkeypatch.setattr(client_module, "query_console", lambda console, statement: console.pooler.answer(console, statement))
     return fake
 
 
