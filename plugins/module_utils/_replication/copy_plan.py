@@ -167,9 +167,13 @@ def plan_reset(found: dict[str, t.Any], kept: dict[str, t.Any], own: str) -> lis
     return statements
 
 
-def kept_tables(left: Left, tables: t.Iterable[Table]) -> list[Table]:
-    """Tables whose rows are there and whose changes have been sent ever since (pure)."""
-    return [table for table in tables if table.quoted in left.done and table.quoted in left.published]
+def split_tables(left: Left, tables: t.Iterable[Table]) -> tuple[list[Table], list[Table]]:
+    """Tables whose rows are there and whose changes have been sent ever since, and the others (pure)."""
+    kept: list[Table] = []
+    again: list[Table] = []
+    for table in tables:
+        (kept if table.quoted in left.done and table.quoted in left.published else again).append(table)
+    return kept, again
 
 
 def why_anew(left: Left, tables: list[Table]) -> str | None:
@@ -190,7 +194,7 @@ def why_anew(left: Left, tables: list[Table]) -> str | None:
     if now != left.tables:
         changed = sorted(name for name in {*now, *left.tables} if now.get(name) != left.tables.get(name))
         return f"the source's tables are no longer the same: {', '.join(changed[:5])}"
-    if all(table.ours for table in kept_tables(left, tables)):
+    if all(table.ours for table in split_tables(left, tables)[0]):
         return "no table was finished"
     return None
 

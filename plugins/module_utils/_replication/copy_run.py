@@ -80,8 +80,8 @@ def run(settings: Settings, link: Link | None, programs: Programs, hooks: own.Ho
             hooks.refuse(sides.source, sides.target)
             tables, _facts = _check(sides, settings, programs, before)
             predicted = {"step": "predicted", "method": settings.method, "tables": len(tables)}
-            kept = [] if repeat else _predict_kept(sides, settings, before, tables)
-            return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, tables, kept)})
+            kept, copied = ([], tables) if repeat else _predict_kept(sides, settings, before, tables)
+            return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, copied, len(kept))})
         if not copy_client.try_lock(sides.source):
             holder = copy_client.lock_holder(sides.source)
             session = holder["pid"] if holder else "unknown"
@@ -101,11 +101,10 @@ def _public(detail: dict[str, t.Any]) -> dict[str, t.Any]:
     return {"step": detail.get("step"), **detail.get("report", {})}
 
 
-def _predicted(settings: Settings, tables: list[Table], kept: list[Table]) -> list[str]:
-    copied = [table for table in tables if table not in kept]
+def _predicted(settings: Settings, copied: list[Table], kept: int) -> list[str]:
     words = [f"copy {len(copied)} tables, {sum(table.bytes for table in copied)} bytes"]
     if kept:
-        return [f"keep {len(kept)} tables of an interrupted copy, unless the source's schema has changed", *words]
+        return [f"keep {kept} tables of an interrupted copy, unless the source's schema has changed", *words]
     return [f"restore the schema of {settings.source}", *words] + ([f"create subscription {own.FORWARD_LINK}"] if settings.method == "logical" else [])
 
 
@@ -116,11 +115,12 @@ def _base(settings: Settings, before: dict[str, t.Any] | None) -> dict[str, t.An
     return t.cast("dict[str, t.Any] | None", before["detail"].get("base"))
 
 
-def _predict_kept(sides: Sides, settings: Settings, before: dict[str, t.Any] | None, tables: list[Table]) -> list[Table]:
+def _predict_kept(sides: Sides, settings: Settings, before: dict[str, t.Any] | None, tables: list[Table]) -> tuple[list[Table], list[Table]]:
+    """Tables that would be kept, and those that would be copied."""
     if _base(settings, before) is None:
-        return []
+        return [], tables
     left = resume.read_left(sides.source, sides.target)
-    return [] if copy_plan.why_anew(left, tables) else copy_plan.kept_tables(left, tables)
+    return ([], tables) if copy_plan.why_anew(left, tables) else copy_plan.split_tables(left, tables)
 
 
 def _has_table(connection: Connection, name: str) -> bool:
@@ -365,9 +365,7 @@ class _Copy:
         if work is None:
             self._let_go()
             del self.detail["base"]
-            return None
-        self.watch = SlotWatch(self.settings)
-        if work.tables:
+        elif work.tables:
             with self._step("catch_up"):
                 resume.catch_up(self.sides.source, self.sides.target, self.settings.slot_timeout_seconds)
         return work
@@ -390,8 +388,9 @@ class _Copy:
             return None, "the source's schema has changed"
         there = copy_client.read_indexes(self.sides.target)
         restored = {entry for entry in entries if found.names.get((entry.catalog, entry.oid)) in there}
-        kept = copy_plan.kept_tables(left, tables)
-        work = _Work([table for table in tables if table not in kept], entries, found, snapshot, restored, again=True)
+        kept, again = copy_plan.split_tables(left, tables)
+        work = _Work(again, entries, found, snapshot, restored, again=True)
+        self.watch = SlotWatch(self.settings)
         self._keep(left, kept, work)
         self._make_ready(left, work, archive, facts["source"]["large_objects"])
         return work, None

@@ -435,8 +435,8 @@ def test_why_an_interrupted_copy_begins_anew(changes, tables, word):
 
 
 def test_only_what_is_done_and_still_published_is_kept():
-    assert copy_plan.kept_tables(LEFT, BOTH) == BOTH[:1]
-    assert copy_plan.kept_tables(dataclasses.replace(LEFT, published=frozenset(['"public"."b"'])), BOTH) == []
+    assert copy_plan.split_tables(LEFT, BOTH) == (BOTH[:1], BOTH[1:])
+    assert copy_plan.split_tables(dataclasses.replace(LEFT, published=frozenset(['"public"."b"'])), BOTH) == ([], BOTH)
 
 
 @pytest.mark.parametrize(
