@@ -22,7 +22,8 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cu
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.modules import connections_info, replication_copy
 
-from tests.unit.migration.test_dump import Migration, observe, run_command
+from tests.unit.migration.migrations import Migration, run_command
+from tests.unit.migration.test_dump import observe
 
 if t.TYPE_CHECKING:
     from tests.unit.conftest import Server
@@ -31,7 +32,7 @@ if t.TYPE_CHECKING:
 @pytest.fixture
 def migration(postgresql_server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Migration]:
     """Two databases after the rehearsal of method dump, a pooler on the source and its dead man."""
-    made = Migration(postgresql_server, tmp_path, monkeypatch)
+    made = Migration(postgresql_server, tmp_path, monkeypatch, "dump")
     yield made
     made.end()
 
@@ -168,7 +169,7 @@ def test_of_two_controllers_one_is_refused(migration: Migration, monkeypatch: py
     try:
         assert within.wait(20)
         began = time.monotonic()
-        with pytest.raises(GateError, match="^Another cutover of this migration runs just now .* wait for its end.$") as caught:
+        with pytest.raises(GateError, match="^Another cutover or roll back of this migration runs just now, .* wait for its end.$") as caught:
             migration.cut_over(run="second")
         assert caught.value.details["busy"] is True and time.monotonic() - began < 5
     finally:

@@ -131,7 +131,7 @@ def test_a_role_of_any_name_is_made_moved_and_fenced(two: Two, given_names: tupl
         for action in roles.plan_role(roles.read_role(here, ours, "dead_man"), ours, "secret", "dead_man"):
             client.query(here, action.statement)
         assert roles.plan_role(roles.read_role(here, ours, "dead_man"), ours, "secret", "dead_man") == []
-        quoted = settle.application_roles(here, [application], [ours])
+        quoted = settle.application_roles(here, two.sides[1], [application], [ours])
         assert client.query_value(here, "SELECT ident FROM (SELECT quote_ident(%s) AS ident) AS i", (application,)) == quoted[0]
         client.query(here, guards.install_statement(schema.GuardAwaiting(1, "source")))
         client.query(here, f"GRANT ALL ON public.plain TO {quoted[0]}")

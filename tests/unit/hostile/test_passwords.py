@@ -16,8 +16,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._inventory import pl
 from ansible_collections.freight.pg_ha.plugins.module_utils._inventory.model import KEYS, Inventory
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import roles, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication.copy_plan import subscription_statement
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Link
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link, subscription_statement
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.names import identifier, literal
 from ansible_collections.freight.pg_ha.plugins.module_utils._routes import plan as routes_plan
 from ansible_collections.freight.pg_ha.plugins.module_utils._routes.model import Endpoint, Role, Routes
@@ -167,7 +166,7 @@ def test_a_links_connection_string_says_what_is_meant(postgresql_server: Server,
     try:
         client.query(admin, "BEGIN")
         # Not connected, so the server only keeps what it was told.
-        statement = subscription_statement("x", link.conninfo("x"), admin.server_version).replace(" WITH (", " WITH (connect = false, ", 1)
+        statement = subscription_statement("x", link.conninfo("x"), admin.server_version, slot=None).replace(" WITH (", " WITH (connect = false, ", 1)
         for option in ("copy_data = false", "create_slot = false", "enabled = false"):
             statement = statement.replace(f", {option}", "")
         client.query(admin, statement)

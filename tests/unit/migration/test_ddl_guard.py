@@ -10,7 +10,7 @@ import typing as t
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError, UsageError
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import bring, ddl_guard, gates, guards, schema, settle
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import bring, ddl_guard, gates, guards, schema, settle, way_back
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.modules import migration_ddl_guard
@@ -323,5 +323,5 @@ def test_it_goes_when_the_link_is_retired(side: Side, monkeypatch: pytest.Monkey
     retired = []
     monkeypatch.setattr(settle, "retire_link", lambda ahead, here, name: retired.append((name, ddl_guard.policy_of(ddl_guard.read_guard(here)))))
     for _again in range(2):
-        bring.ByLink().retire(side.ours, side.ours, "target")
+        bring.ByLink(way_back.NoWayBack()).retire(side.ours, side.ours, "target")
     assert retired == [(schema.FORWARD_LINK, None)] * 2

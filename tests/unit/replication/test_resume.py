@@ -183,7 +183,10 @@ def test_finished_tables_stay_and_nobodys_change_is_lost(migration, half):
     with Writers(migration) as writers:
         kill(migration, done(migration, *FINISHED), jobs=6)
         before = files(migration)
-        info = migration.info()["initial_copy"]
+        deadline = time.monotonic() + MOST_SECONDS
+        while (info := migration.info()["initial_copy"])["state"] == "running":  # until the servers have noticed that their clients are gone
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert (info["state"], info["step"]) == ("interrupted", "rows")
         time.sleep(1)  # changes that only the slot holds
         half.clear()
