@@ -129,6 +129,10 @@ def die_with_parent() -> None:
     """A worker must not outlive the module (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    # One that was killed before that could not tell us any more, and its lock would stay with us.
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
 
 
 def _serve(pipe: multiprocessing.connection.Connection, make_runner: t.Callable[[], Runner]) -> None:

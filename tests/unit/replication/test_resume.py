@@ -116,6 +116,9 @@ def killed_when(migration, condition, **options):
     process.join()
     # A process that ended by itself has shown nothing.
     assert process.exitcode == -signal.SIGKILL
+    while not migration.info()["initial_copy"]["ended"]:  # as the role does: its workers hold the lock until they are gone
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _copy(migration, options):
