@@ -54,6 +54,10 @@ class Cutover:
         self.steps = section.Steps()
         self.actions: list[str] = []
 
+    def serving(self) -> str:
+        """The side that serves, by what both sides know."""
+        return decision.plan_serving(decision.read_history(self.here, self.leaves), decision.read_history(self.ahead, self.serves))
+
     def endpoint(self, side: str) -> tuple[str, int]:
         """(host, port) that poolers show for a side."""
         endpoint = self.params[f"{side}_endpoint"]
@@ -250,21 +254,19 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
     :raises UnknownState: it could not be read how far a step came; a re-run finds out
     """
     work = Cutover(params, compare_schemas, bring)
+    failed = gates.strange({work.leaves: work.here, work.serves: work.ahead})
+    if failed and (check_mode or params["only_gates"]):
+        return Outcome(False, {"serves": work.serving(), "failed_gates": failed, "actions": [], **_attempt(None)})
+    if failed:
+        raise GateError(describe(failed), gates=failed)
     for side in (work.here, work.ahead):
         if not client.query_value(side, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
             raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.", busy=True)
-    histories = [decision.read_history(work.here, work.leaves), decision.read_history(work.ahead, work.serves)]
-    before = decision.plan_serving(*histories)
-    failed = gates.strange({work.leaves: work.here, work.serves: work.ahead})
-    if failed and (check_mode or params["only_gates"]):
-        return Outcome(False, {"serves": before, "failed_gates": failed, "actions": [], **_attempt(None)})
-    if failed:
-        raise GateError(describe(failed), gates=failed)
     unfinished = decision.read_open_epoch(work.ahead)
     if unfinished is not None:
         playbook = {"source": "cut_over.yml", "target": "roll_back.yml"}[unfinished["leaves"]]
         raise GateError(f"Epoch {unfinished['epoch']}, which leaves the {unfinished['leaves']}, was not finished: run playbook {playbook} again first.")
-    opened = decision.read_open_epoch(work.here)
+    opened, before = decision.read_open_epoch(work.here), work.serving()
     if opened is None and before == work.serves:
         last = decision.read_last_epoch(work.here)
         return Outcome(False, {"serves": before, "failed_gates": [], "actions": [], **_attempt(last)})

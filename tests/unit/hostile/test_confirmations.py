@@ -207,7 +207,7 @@ def evidence(migration: Migration, **changes: t.Any) -> dict[str, t.Any]:
     identifier = client.query_value(migration.ahead, "SELECT system_identifier::text FROM pg_control_system()")
     timeline = section.read_durability(migration.ahead)["timeline"]
     finished = datetime.datetime.now(datetime.UTC).isoformat()
-    return {"mismatches": [], "finished_at": finished, "timeline": timeline, "system_identifier": identifier, **changes}
+    return {"mismatches": [], "serves": "source", "finished_at": finished, "timeline": timeline, "system_identifier": identifier, **changes}
 
 
 @pytest.fixture
