@@ -42,10 +42,16 @@ options:
   slot_wal_limit_mib:
     description: How much of the source's WAL the link's slot may hold back, in MiB, beside the source's own limit. From half of it on there is an alarm.
     type: int
+  roles:
+    description: Names of the migration's own roles.
+    type: list
+    elements: str
+    default: []
   exported:
     description:
       - Evidence that the controller has of phases that run before there is a journal, by phase. Its C(outcome), C(started_at) and
         C(finished_at) stand for a phase that the journal does not have.
+      - With a phase C(retire_source) that is done a source which does not answer is no longer unknown.
     type: dict
     default: {}
 seealso:
@@ -90,7 +96,9 @@ status:
       description: As M(freight.pg_ha.replication_copy_info) returns it; null when unknown or when there is nothing to read.
       type: dict
     link:
-      description: As M(freight.pg_ha.replication_link_info) returns it, while there is a subscription; else null.
+      description:
+        - The link from the side that serves to the other, as M(freight.pg_ha.replication_link_info) returns it, with its C(name), while there is a
+          subscription; else null.
       type: dict
     schemas:
       description:
@@ -98,6 +106,22 @@ status:
           the guard against DDL on the source (null where none stands), and C(ddl), what it recorded since the last comparison.
         - Null while nothing follows, and when it could not be read.
       type: dict
+    way_back:
+      description:
+        - Once clients have moved - possible (null when unknown), sentence, held_bytes (WAL that its slot holds back) and safe_bytes (how much more may be
+          written before the server gives the slot up; null without a limit). Else null.
+      type: dict
+    leftovers:
+      description: What is there and belongs to nothing that stands - object, side, holds (what it holds back) and removed_by of each.
+      type: list
+      elements: dict
+    disagreements:
+      description: Where the journal says something else than the decision, and which is believed, one sentence each.
+      type: list
+      elements: str
+    retired:
+      description: Since when the migration is retired; null while it is not.
+      type: str
     comparison_running:
       description: Whether rows are compared on this host now.
       type: bool
@@ -129,7 +153,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.record import RunFolder
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, schema, status
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, journal, leftovers, ours, retire, schema, status
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.progress import is_running
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.client import PgbouncerClient
@@ -153,6 +177,11 @@ class Reader:
         self.source: Connection | None = None
         self.target: Connection | None = None
         self.target_exists = True
+        self.retired = self._exported_retirement()
+
+    def _exported_retirement(self) -> str | None:
+        document = self.params["exported"].get(retire.PHASE) or {}
+        return document.get("finished_at") if document.get("outcome") == "done" else None
 
     def attempt(self, what: str, read: t.Callable[[], T]) -> T | None:
         """What was read, or None."""
@@ -166,6 +195,9 @@ class Reader:
         """Open both sides. A target without the database has nothing of the migration."""
         file, timeout = self.params["service_file"], self.params["connect_timeout_seconds"]
         self.source = self.attempt("The source", lambda: client.connect(file, "source", application_name=APPLICATION_NAME, connect_timeout_seconds=timeout))
+        if self.source is None and self.retired:
+            # It may have been switched off, as it should be in the end.
+            self.unknown.clear()
         if not self.attempt("The service file", lambda: journal.has_service(file, "target")):
             self.target_exists = False
             return
@@ -201,13 +233,33 @@ class Reader:
 
         return self.attempt("The copy", read)
 
-    def read_link(self) -> dict[str, t.Any] | None:
-        """The link, while there is one."""
+    def read_retired(self) -> str | None:
+        """Since when the migration is retired, by the journal that the source keeps, or by the evidence on the controller."""
+        if self.source is None:
+            return self.retired
+        source = self.source
+        record = self.attempt("The source's part of the journal", lambda: journal.read_phase(source, self.params["migration"], retire.PHASE))
+        return record.finished_at if record and record.state == "done" else self.retired
+
+    def read_ours(self) -> dict[str, ours.Ours]:
+        """What of ours is on each side that answers."""
+        found = {}
+        for name, connection in (("source", self.source), ("target", self.target)):
+            if connection is not None:
+                have = self.attempt(f"What is left on the {name}", lambda connection=connection: ours.read_ours(connection, self.params["roles"]))
+                if have is not None:
+                    found[name] = have
+        return found
+
+    def read_link(self, serves: str) -> dict[str, t.Any] | None:
+        """The link from the side that serves to the other, while there is one."""
         source, target = self.source, self.target
-        if source is None or target is None:
+        if source is None or target is None or serves == "unknown":
             return None
-        link = self.attempt("The link", lambda: link_client.read_link(source, target, schema.FORWARD_LINK, self.params["slot_wal_limit_mib"]).public())
-        return link if link and link["exists"] else None
+        publisher, subscriber = (source, target) if serves == "source" else (target, source)
+        name = schema.link_towards(decision.other(serves))
+        link = self.attempt("The link", lambda: link_client.read_link(publisher, subscriber, name, self.params["slot_wal_limit_mib"]).public())
+        return {"name": name, **link} if link and link["exists"] else None
 
     def read_schemas(self, link: dict[str, t.Any] | None, phases: list[dict[str, t.Any]]) -> dict[str, t.Any] | None:
         """Whether both sides' schemas are in step, while the target follows."""
@@ -260,30 +312,55 @@ def run(params: dict[str, t.Any], open_pooler: t.Callable[..., PgbouncerClient] 
         raise PgHaError("This host has no psycopg2, so it was never prepared as a mover and nothing can be asked: run `pg-ha assess` first.")
     try:
         reader.connect()
-        source, target = reader.read_sides()
-        recorded = None
-        if target is not None:
-            recorded = reader.attempt("The journal", lambda: status.read_phases(reader.target, params["migration"]))
-        cluster = reader.attempt("The target's leader", lambda: status.read_cluster(t.cast("Connection", reader.target))) if reader.target else None
-        phases, link = status.plan_phases(recorded, params["exported"]), reader.read_link()
-        found: dict[str, t.Any] = {
-            "migration": params["migration"],
-            "serves": status.plan_serves(source and source.history, target and target.history),
-            "phases": phases,
-            "attempt": status.newest(source and source.attempt, target and target.attempt),
-            "cutover_running": None if source is None or target is None else source.cutover_lock or target.cutover_lock,
-            "copy": reader.read_copy(),
-            "link": link,
-            "schemas": reader.read_schemas(link, phases),
-            "comparison_running": is_running(os.path.join(os.path.dirname(params["service_file"]), "parity.json")),
-            "probes_running": reader.read_probes(),
-            "poolers": reader.read_poolers(),
-            "cluster": cluster,
-        }
+        found = read_all(reader)
     finally:
         reader.close()
     found["unknown"] = reader.unknown
     return Outcome(changed=False, result={"status": {**found, "lines": status.describe(found)}})
+
+
+def read_all(reader: Reader) -> dict[str, t.Any]:
+    """The status without what is unknown."""
+    params = reader.params
+    source, target = reader.read_sides()
+    recorded = None
+    if target is not None:
+        recorded = reader.attempt("The journal", lambda: status.read_phases(reader.target, params["migration"]))
+    retired = reader.read_retired()
+    serves = "target" if retired else status.plan_serves(source and source.history, target and target.history)
+    phases, link = status.plan_phases(recorded, params["exported"]), reader.read_link(serves)
+    found: dict[str, t.Any] = {
+        "migration": params["migration"],
+        "serves": serves,
+        "retired": retired,
+        "phases": phases,
+        "attempt": status.newest(source and source.attempt, target and target.attempt),
+        "cutover_running": None if source is None or target is None else source.cutover_lock or target.cutover_lock,
+        "copy": reader.read_copy(),
+        "link": link,
+        "schemas": reader.read_schemas(link, phases) if serves == "source" else None,
+        "comparison_running": is_running(os.path.join(os.path.dirname(params["service_file"]), "parity.json")),
+        "probes_running": reader.read_probes(),
+        "poolers": reader.read_poolers(),
+        "cluster": reader.attempt("The target's leader", lambda: status.read_cluster(t.cast("Connection", reader.target))) if reader.target else None,
+    }
+    return {**found, **judge(found, params["poolers"], reader.read_ours(), both=reader.source is not None and reader.target is not None)}
+
+
+def judge(found: dict[str, t.Any], hosts: list[str], have: dict[str, ours.Ours], *, both: bool) -> dict[str, t.Any]:
+    """Way back, leftovers and disagreements, from what was read (pure)."""
+    attempt, copy = found["attempt"], found["copy"]
+    busy = found["cutover_running"] if found["retired"] is None else False
+    if (attempt and attempt["state"] == "open") or (copy and not copy["ended"]):
+        busy = True
+    stands = leftovers.Stands(found["serves"], {row["phase"]: row["state"] for row in found["phases"]}, busy, found["retired"] is not None)
+    name = "" if stands.serves == "unknown" else schema.link_towards(decision.other(stands.serves))
+    slot = next((slot for slot in have[stands.serves].slots if slot.name == name), None) if stands.serves in have else None
+    return {
+        "way_back": leftovers.plan_way_back(stands, found["link"], slot, known=both),
+        "leftovers": leftovers.plan_leftovers(stands, have, found["poolers"], hosts),
+        "disagreements": leftovers.plan_disagreements(stands),
+    }
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -294,6 +371,7 @@ def argument_spec() -> dict[str, t.Any]:
         "migration": {"type": "str", "required": True},
         "database": {"type": "str", "required": True},
         "poolers": {"type": "list", "elements": "str", "default": []},
+        "roles": {"type": "list", "elements": "str", "default": []},
         "source_endpoint": endpoint,
         "target_endpoint": endpoint,
         "slot_wal_limit_mib": {"type": "int"},

@@ -89,6 +89,12 @@ VERBS = (
         """The cutover with the sides exchanged; needs consent as the cutover does. Evidence: cutover.json.""",
     ),
     Verb(
+        "retire-source",
+        "End the migration: take away what it has; the source stays fenced.",
+        """Without consent it says what would go. With -e pg_ha_retire_approved=true dead men, links, roles and our schema go, so that
+        there is no way back; stopping the source's server is yours. Evidence: retirement.json.""",
+    ),
+    Verb(
         "report",
         "Render report.md from the evidence; asks no host.",
         """Renders artifacts/<migration>/report.md from the evidence on this controller.""",

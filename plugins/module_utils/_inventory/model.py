@@ -76,6 +76,8 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_allowed_networks", "networks", required=True),
         Key("pg_ha_cutover_approved", "boolean"),
         Key("pg_ha_way_back", "boolean"),
+        Key("pg_ha_retire_approved", "boolean"),
+        Key("pg_ha_source_gone", "boolean"),
         Key(
             "pg_ha_cutover_budget_seconds",
             "seconds",

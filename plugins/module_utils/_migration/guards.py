@@ -82,10 +82,23 @@ def install_guards(
 
 def _make_trigger(connection: Connection, table: str, lock_timeout_ms: int, attempts: int, clock: Clock) -> None:
     """Make one trigger, trying again while somebody holds the table."""
-    statement = f"SET LOCAL lock_timeout = {lock_timeout_ms:d}; DROP TRIGGER IF EXISTS {schema.GUARD_TRIGGER} ON {table}; {_create_trigger(table)}"
+    _in_a_gap(connection, table, f"{_drop_trigger(table)}; {_create_trigger(table)}", "put the guard on it", lock_timeout_ms, attempts, clock)
+
+
+def remove_guard(connection: Connection, table: str, *, lock_timeout_ms: int = 300, attempts: int = 30, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Take the trigger off a table whose side serves, while applications use it: a short lock, tried again.
+
+    :param table: quoted
+    :raises ClientError: the table stayed locked through all attempts
+    """
+    _in_a_gap(connection, table, _drop_trigger(table), "take the guard off it", lock_timeout_ms, attempts, clock)
+
+
+def _in_a_gap(connection: Connection, table: str, statements: str, purpose: str, lock_timeout_ms: int, attempts: int, clock: Clock) -> None:
+    """Run statements that lock a table, in one transaction, with a short wait and again while somebody holds it."""
     for attempt in range(1, attempts + 1):
         try:
-            client.query(connection, f"BEGIN; {statement}; COMMIT")
+            client.query(connection, f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms:d}; {statements}; COMMIT")
             return
         except ClientError as error:
             client.query(connection, "ROLLBACK")
@@ -93,11 +106,15 @@ def _make_trigger(connection: Connection, table: str, lock_timeout_ms: int, atte
                 raise
             if attempt == attempts:
                 raise ClientError(
-                    f"Table {table} stayed locked through {attempts} attempts of {lock_timeout_ms} ms to put the guard on it. "
+                    f"Table {table} stayed locked through {attempts} attempts of {lock_timeout_ms} ms to {purpose}. "
                     "End the long transaction on it and run again; nothing else was changed.",
                     table=table,
                 ) from error
             clock.sleep(0.2)
+
+
+def _drop_trigger(table: str) -> str:
+    return f"DROP TRIGGER IF EXISTS {schema.GUARD_TRIGGER} ON {table}"
 
 
 def _create_trigger(table: str) -> str:

@@ -12,6 +12,7 @@ import typing as t
 from .._core.errors import GateError, UnknownState
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
+from .._postgresql.quoting import identifier
 from . import guards, schema
 
 if t.TYPE_CHECKING:
@@ -26,19 +27,32 @@ def retire_link(ahead: Connection, here: Connection, name: str) -> None:
     :raises WaitTimeout: the slot's walsender does not end
     """
     if client.query_value(ahead, "SELECT count(*) FROM pg_subscription WHERE subname = %s", (name,)):
-        client.query(ahead, f"ALTER SUBSCRIPTION {name} DISABLE")
-        client.query(ahead, f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
-        client.query(ahead, f"DROP SUBSCRIPTION {name}")
+        drop_subscription(ahead, name)
+    drop_slot(here, name)
+
+
+def drop_subscription(subscriber: Connection, name: str) -> None:
+    """Drop a subscription without asking its publisher, which keeps the slot."""
+    client.query(subscriber, f"ALTER SUBSCRIPTION {identifier(name)} DISABLE")
+    client.query(subscriber, f"ALTER SUBSCRIPTION {identifier(name)} SET (slot_name = NONE)")
+    client.query(subscriber, f"DROP SUBSCRIPTION {identifier(name)}")
+
+
+def drop_slot(publisher: Connection, name: str) -> None:
+    """Drop a slot, if it is there, once nobody uses it.
+
+    :raises WaitTimeout: its walsender does not end
+    """
     statement = "SELECT slot_name, active FROM pg_replication_slots WHERE slot_name = %s"
     rows = wait_until(
-        lambda: client.query(here, statement, (name,)),
+        lambda: client.query(publisher, statement, (name,)),
         lambda found: not found or not found[0]["active"],
         f"the end of the walsender on slot {name}",
         timeout_seconds=20,
         delay_seconds=0.1,
     )
     if rows:
-        client.query(here, "SELECT pg_drop_replication_slot(%s)", (name,))
+        client.query(publisher, "SELECT pg_drop_replication_slot(%s)", (name,))
 
 
 def end_sessions(fenced: Connection, roles: t.Sequence[str], *, bound_seconds: float = 10.0, clock: Clock = SYSTEM_CLOCK) -> dict[str, int]:

@@ -10,13 +10,13 @@ import typing as t
 from dataclasses import dataclass
 
 from .._postgresql import client
-from . import ddl_guard, decision, journal, schema, section
+from . import ddl_guard, decision, journal, leftovers, schema, section
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 # In the order of the path; those after the report stand apart and are shown when they were run.
-PHASES = ("assess", "provision", "replicate", "verify", "test_failover", "cut_over", "roll_back")
+PHASES = ("assess", "provision", "replicate", "verify", "test_failover", "cut_over", "roll_back", "retire_source")
 COMMANDS = {phase: phase.replace("_", "-") for phase in PHASES}
 # How many differences and commands are told.
 TOLD = 5
@@ -137,7 +137,9 @@ def describe(status: dict[str, t.Any]) -> list[str]:
     lines += _describe_work(status)
     if status["copy"] and status["copy"]["state"] != "absent":
         lines.append(f"Copy: {status['copy']['summary']}.")
-    if status["link"]:
+    if status["way_back"]:
+        lines.append(status["way_back"]["sentence"])
+    elif status["link"]:
         lines.append(_describe_link(status["link"]))
     if status["schemas"]:
         lines += _describe_schemas(status["schemas"])
@@ -145,11 +147,14 @@ def describe(status: dict[str, t.Any]) -> list[str]:
     if status["cluster"]:
         cluster = status["cluster"]
         lines.append(f"Target: {cluster['leader']} leads on timeline {cluster['timeline']}, synchronous standbys: {cluster['sync_standbys']}.")
+    lines += [*status["disagreements"], *(leftovers.sentence(row) for row in status["leftovers"])]
     return [*lines, *_describe_next(status)]
 
 
 def _describe_phase(phase: dict[str, t.Any], status: dict[str, t.Any]) -> str:
     name, state = phase["phase"].replace("_", " "), phase["state"]
+    if state in (journal.ABSENT, journal.UNKNOWN) and status["retired"]:
+        return ""
     if state == journal.ABSENT:
         return f"  {name:14}has not run" if phase["phase"] in DUE else ""
     if state == journal.UNKNOWN:
@@ -197,7 +202,7 @@ def _describe_link(link: dict[str, t.Any]) -> str:
         return f"Link: does not follow ({'; '.join(link['problems'])})."
     late = "" if link["lag_seconds"] is None else f" ({link['lag_seconds']:.1f} s)"
     alarm = f" {link['alarm']}." if link["alarm"] else ""
-    return f"Link: the target follows, lag {link['lag_bytes']} bytes{late}.{alarm}"
+    return f"Link: the {'target' if link['name'] == schema.FORWARD_LINK else 'source'} follows, lag {link['lag_bytes']} bytes{late}.{alarm}"
 
 
 def _describe_schemas(schemas: dict[str, t.Any]) -> list[str]:
@@ -220,6 +225,8 @@ def _describe_pooler(pooler: dict[str, t.Any], serves: str) -> str:
 
 def _describe_next(status: dict[str, t.Any]) -> list[str]:
     """The command that goes on, where it is known what is next."""
+    if status["retired"]:
+        return [f"The migration is retired since {status['retired']}: the target serves alone. Stopping the source's server is the operator's act."]
     if status["unknown"]:
         return []
     waiting = [phase["phase"] for phase in status["phases"] if phase["phase"] in DUE and phase["state"] != "done"]

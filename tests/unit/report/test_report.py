@@ -30,6 +30,7 @@ EVIDENCE: dict[str, t.Any] = {
     "replication": {**TIMES, "method": "logical", "tables": 25, "rows": 1000, "bytes": 1 << 20, "seconds": 4.2},
     "parity": {**TIMES, "tables": 25, "rows": 1000, "mismatches": [], "sequences": 12},
     "failover": {},
+    "retirement": {},
     "cutover": {
         **TIMES,
         "serves": "target",
@@ -145,3 +146,11 @@ def test_blockers_name_their_number() -> None:
     findings = [{"id": "wal_level", "severity": "blocker", "object": "wal_level", "message": "m", "fix": "f"}]
     page = render(assessment={**EVIDENCE["assessment"], "outcome": "refused", "findings": findings}, cutover={})
     assert "1 findings block the migration" in page
+
+
+def test_a_migration_that_is_retired_is_told_with_what_stays() -> None:
+    retirement = {**TIMES, "kept": ["The source stays fenced."], "not_removed": [], "backup": "No backup was made."}
+    page = render(retirement=retirement)
+    assert "The migration is retired: nothing of it is left beside the target. The source stays fenced. No backup was made." in page
+    assert "| Retire source | done" in page and "Retire source" not in render()
+    assert "Run playbook" not in page and "ended as running" in render(retirement={**retirement, "outcome": "running", "finished_at": None})
