@@ -128,7 +128,7 @@ def test_secrets_are_kept_in_their_files_only(report):
     assert missing == [], "a file that holds secrets holds none: the search does not find what is there"
 
 
-@pytest.mark.parametrize(("machines", "pattern", "owner", "mode"), [*HOLDERS, *MAY_HOLD], ids=lambda value: str(value))
+@pytest.mark.parametrize(("machines", "pattern", "owner", "mode"), [*HOLDERS, *MAY_HOLD], ids=str)
 def test_files_that_hold_secrets_are_their_owners_alone(machines, pattern, owner, mode):
     for machine in machines:
         found = on(machine, "sh", "-c", f'for file in {pattern}; do [ ! -e "$file" ] || stat -c \'%U %a\' "$file"; done').split("\n")

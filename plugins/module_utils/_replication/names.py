@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from .._postgresql.quoting import identifier as identifier
-from .._postgresql.quoting import literal as literal
+from .._postgresql.quoting import identifier, literal
+
+__all__ = ["LIST_SETTINGS", "identifier", "literal", "relation", "setting", "setting_name", "split_list"]
 
 # Settings whose stored value is a list of quoted names (GUC_LIST_QUOTE in PostgreSQL's guc_tables.c): each name is one literal.
 LIST_SETTINGS = frozenset(

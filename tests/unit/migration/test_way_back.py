@@ -89,7 +89,7 @@ def test_clients_go_and_return_as_often_as_they_like_and_nothing_is_lost(there):
             back = schema.link_towards(leaves)
             assert there.slots() == {(serves, back)} and there.subscriptions() == {(leaves, back): True}, round_number
             assert there.refused(there.side(leaves))
-            for _ in range(5):
+            for _row in range(5):
                 there.write(there.side(serves))
             rows += 5
             there.wait_for_rows(leaves, rows)

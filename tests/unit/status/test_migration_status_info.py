@@ -282,14 +282,8 @@ def test_while_the_target_follows_both_schemas_are_compared_and_ddl_is_named(wor
 
 
 def test_an_alarm_and_a_link_that_was_given_up_are_told() -> None:
-    link: dict[str, t.Any] = {
-        "name": schema.FORWARD_LINK,
-        "following": True,
-        "lag_bytes": 5,
-        "lag_seconds": None,
-        "alarm": "ALARM: slot x holds back much",
-        "problems": ["ALARM: slot x holds back much"],
-    }
+    told = "ALARM: slot x holds back much"
+    link = {"name": schema.FORWARD_LINK, "following": True, "lag_bytes": 5, "lag_seconds": None, "alarm": told, "problems": [told]}
     assert status._describe_link(link) == "Link: the target follows, lag 5 bytes. ALARM: slot x holds back much."
     given_up = {"following": False, "problems": ["The migration has been given up"], "alarm": ""}
     assert status._describe_link(given_up) == "Link: does not follow (The migration has been given up)."
