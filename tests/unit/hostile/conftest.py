@@ -80,6 +80,7 @@ class Pgbouncer:
         self.server = server
         self.port = _free_port()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="pg_ha_pooler_", dir="/var/tmp"))
+        self.written = 1_000_000_000
         self.user = {"user": "postgres"} if os.geteuid() == 0 else {}
         self.write(["postgres"], "right", "right")
         text = f"""[pgbouncer]
@@ -122,6 +123,9 @@ logfile = {self.folder}/log
         users = {"pgbouncer_auth_user": user, "pgbouncer_auth_password": password}
         users.update(pgbouncer_operator=self.operator, pgbouncer_operator_password=operator_password)
         (self.folder / "userlist.txt").write_text(render("pgbouncer/templates/userlist.txt.j2", **users))
+        # PgBouncer reads it again only when its size or its time in whole seconds has changed.
+        self.written += 1
+        os.utime(self.folder / "userlist.txt", (self.written, self.written))
 
     def say(self, statement: str) -> list[tuple[t.Any, ...]]:
         """A statement on the operator's console."""
