@@ -167,7 +167,7 @@ def test_they_are_in_the_files_that_hold_them_and_those_are_their_owners_alone(r
     assert found.hits == []
     places = {hit["place"] for hit in found.kept}
     told = {str(world.directory / side / ROLE.replace(" ", "%20") / name) for side in ("source", "target") for name in ("pgpass", "database.env", "secret.yml")}
-    assert places == {str(world.run_directory / "pgpass"), *told}
+    assert places == {str(world.run_directory / "pgpass"), str(world.run_directory / "link_password"), *told}
 
 
 def test_nothing_is_left_in_temporary_folders(ran: tuple[Loud, dict[str, str], Sampler, pathlib.Path]) -> None:

@@ -36,6 +36,7 @@ THERE = ("/var/log", "/etc", "/usr/local")
 # Files that are there to hold secrets: machines, path, owner, mode. A secret anywhere else is one too many, whoever may read it.
 HOLDERS = [
     (("mover",), "/run/pg_ha/freight/pgpass", "root", "600"),
+    (("mover",), "/run/pg_ha/freight/link_password", "root", "600"),
     (("mover",), "/etc/freight_load/pgpass", "root", "600"),
     (("lb1",), "/etc/pg_ha/dead_man/pgpass", "root", "600"),
     (("lb1",), "/etc/pgbouncer/userlist.txt", "postgres", "600"),
