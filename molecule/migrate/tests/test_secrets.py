@@ -110,7 +110,7 @@ def report(request, secrets):
 
 def test_every_machine_was_searched(report):
     machine, found = report
-    assert found["searched"]["files"] > 100 and found["searched"]["processes"] > 3 and found["searched"]["bytes"] > 1_000_000, found["searched"]
+    assert found["searched"]["files"] > 100 and found["searched"]["processes"] > 3 and found["searched"]["bytes"] > 100_000, found["searched"]
     assert all(found["trees"][tree] for tree in THERE), found["trees"]
     # Modules were run there, and on the mover the programs that copy: whoever saw neither has not looked during the run.
     assert any(name.startswith("python3") for name in found["sampled"]), found["sampled"]
