@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import subprocess
 
 import jsonschema
 import pytest
@@ -108,7 +109,9 @@ def test_an_application_gets_in_with_what_it_was_told(machine, service):
     try:
         for name in ("pg_service.conf", "pgpass", "ca.crt"):
             text = (ROUTES / "target" / "freight_app" / name).read_text(encoding="utf-8").replace("/etc/pg_ha/routes", folder)
-            assert mover.run("umask 077; printf %%s %s > %s", text, f"{folder}/{name}").rc == 0
+            # On stdin: arguments are for everybody.
+            write = ["docker", "exec", "-i", "pg-ha-lab-mover", "sh", "-c", 'umask 077; cat > "$1"', "sh", f"{folder}/{name}"]
+            subprocess.run(write, input=text, text=True, check=True)
         result = mover.run("PGSERVICEFILE=%s psql -X -At -c %s service=%s", f"{folder}/pg_service.conf", "SELECT current_user, pg_is_in_recovery()", service)
         assert result.stdout.strip() == ("freight_app|t" if service == "read" else "freight_app|f"), result.stderr
     finally:
