@@ -36,6 +36,12 @@ options:
   job_results_file:
     description: The C(results_file) of the task that started the copy. While that job has not ended, the copy has not, even if it has not begun to write.
     type: path
+  lost_after_seconds:
+    description:
+      - How long the job of O(job_results_file) may be without a result while nobody holds the copy's lock, until it counts as lost: killed, or on a full disk.
+        It is waited for that long, in one call.
+    type: float
+    default: 60
   slot_wal_limit_mib:
     description:
       - How much of the source's WAL the slot may hold back, in MiB. From half of it on RV(initial_copy.summary) and C(link.problems) hold an alarm.
@@ -66,6 +72,9 @@ initial_copy:
     ended:
       description: Whether nobody works on it.
       type: bool
+    lost:
+      description: Whether the job of O(job_results_file) has ended without a result.
+      type: bool
     step:
       description: Step that it is in, or was in when it ended.
       type: str
@@ -91,7 +100,7 @@ initial_copy:
       description: Estimate until all rows are there, at the pace of this run; null while there is none.
       type: int
     error:
-      description: Why it failed.
+      description: Why it failed, or that its process was lost.
       type: str
     resumed:
       description: What it has kept of an interrupted run, see M(freight.pg_ha.replication_copy); null where it keeps nothing.
@@ -112,13 +121,19 @@ import json
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import WaitTimeout
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_plan, link_client
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import LinkState
 
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
 APPLICATION_NAME = "ha_migration copy info"
+LOST = "The process that copied has ended without a result (was it killed, or is the mover's disk full?). What is finished stays: run replicate again."
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -128,6 +143,7 @@ def argument_spec() -> dict[str, t.Any]:
         "source_service": {"type": "str", "default": "source"},
         "target_service": {"type": "str", "default": "target"},
         "job_results_file": {"type": "path"},
+        "lost_after_seconds": {"type": "float", "default": 60},
         "slot_wal_limit_mib": {"type": "int"},
     }
 
@@ -138,19 +154,42 @@ def run(params: dict[str, t.Any]) -> Outcome:
     target = journal.connect_journal(params["service_file"], params["target_service"], APPLICATION_NAME, timeout, "postgres")
     source = client.connect(params["service_file"], params["source_service"], application_name=APPLICATION_NAME, connect_timeout_seconds=timeout)
     try:
-        locked = copy_client.lock_holder(source) is not None
-        working = locked or not _job_has_ended(params["job_results_file"])
+        locked, lost = _look(source, params["job_results_file"], params["lost_after_seconds"])
+        working = locked or not (lost or _job_has_ended(params["job_results_file"]))
         if target is None:
-            return Outcome(False, {"initial_copy": copy_plan.describe(None, [], {}, locked, working), "link": LinkState().public()})
+            return Outcome(False, {"initial_copy": _or_lost(copy_plan.describe(None, [], {}, locked, working), lost), "link": LinkState().public()})
         row = copy_client.read_run(target)
         tables = copy_client.read_tables_done(target) if row else []
         running = copy_client.read_running(target) if row and locked else {}
         link = link_client.read_link(source, target, schema.FORWARD_LINK, params["slot_wal_limit_mib"])
-        return Outcome(False, {"initial_copy": copy_plan.describe(row, tables, running, locked, working, link.alarm), "link": link.public()})
+        found = copy_plan.describe(row, tables, running, locked, working, link.alarm)
+        return Outcome(False, {"initial_copy": _or_lost(found, lost), "link": link.public()})
     finally:
         source.close()
         if target is not None:
             target.close()
+
+
+def _look(source: Connection, path: str | None, lost_after_seconds: float) -> tuple[bool, bool]:
+    """Whether somebody holds the copy's lock, and whether the job is lost.
+
+    It begins some time before it locks, and writes its result right after it has let go: only one that does neither for long is lost.
+    """
+
+    def settled() -> bool:
+        # In this order: it lets go of the lock before it writes its result.
+        ended = _job_has_ended(path)
+        return copy_client.lock_holder(source) is not None or ended
+
+    try:
+        wait_until(settled, bool, "The copy's lock, or its job's result", lost_after_seconds, 0.5)
+    except WaitTimeout:
+        return False, True
+    return copy_client.lock_holder(source) is not None, False
+
+
+def _or_lost(found: dict[str, t.Any], lost: bool) -> dict[str, t.Any]:
+    return {**found, "lost": lost, **({"state": "interrupted", "error": LOST, "summary": LOST} if lost else {})}
 
 
 def _job_has_ended(path: str | None) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -162,11 +163,25 @@ def test_only_one_copy_runs(migration):
 
 def test_a_job_that_has_not_ended_is_waited_for(migration, tmp_path):
     results = tmp_path / "job"
-    assert not migration.info(job_results_file=str(results))["initial_copy"]["ended"]
     results.write_text('{"started": 1, "finished": 0}')
+    other = migration.open("source")
+    assert copy_client.try_lock(other)
     assert not migration.info(job_results_file=str(results))["initial_copy"]["ended"]
-    results.write_text('{"failed": true}')
-    assert migration.info(job_results_file=str(results))["initial_copy"]["ended"]
+    other.close()
+    later = threading.Timer(1, results.write_text, ['{"failed": true}'])
+    later.start()
+    found = migration.info(job_results_file=str(results))["initial_copy"]
+    later.join()
+    assert found["ended"] and not found["lost"]
+
+
+@pytest.mark.parametrize("left", [None, "", '{"started": 1, "finished": 0}'], ids=["no file", "an empty one", "begun"])
+def test_a_job_that_nobody_works_on_is_lost(migration, tmp_path, left):
+    results = tmp_path / "job"
+    if left is not None:
+        results.write_text(left)
+    found = migration.info(job_results_file=str(results), lost_after_seconds=1)["initial_copy"]
+    assert found["ended"] and found["lost"] and found["state"] == "interrupted" and "run replicate again" in found["error"]
 
 
 @pytest.mark.parametrize("repeat", [True, False])
