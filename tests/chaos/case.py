@@ -1,4 +1,4 @@
-"""One case from a whole lab to its row: load, playbook, fault, the clients' account, the same playbook again."""
+"""One case from a whole lab to its row: load, move, fault, the clients' account, the same move again."""
 
 from __future__ import annotations
 
@@ -8,64 +8,23 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import _run
 
-from . import clients, judge, lab_state, matrix
-from .faults import FAULTS, Broken, Fault, Scene, docker, kill_tree, on, run_on
+from . import clients, judge, lab_state, matrix, moves
+from .faults import FAULTS, Broken, Fault, Scene, docker, on, run_on
 from .observer import HOLD_SECONDS
 
 MOMENT_SECONDS = 300
 # How long a fault stands: the budget, the two seconds, and some to see that nobody waited for its end.
-STANDS_SECONDS = 10
-PLAYBOOK_SECONDS = 420
+STANDS_SECONDS = 8
+MOVE_SECONDS = 420
 SERVED_SECONDS = 90
 OBSERVER = "pg_ha_observer"
 # What a row says of the two runs, and what clients and prober say. None until it is known.
 SEEN = ("exit", "reason", "hit_after_ms", "served_by", "exit_again", "serves_after")
 MEASURED = ("served_s", "client_stall_s", "longest_gap_s", "errors", "errors_by_class", "lost", "duplicated", "unexpected", "two_writers")
-
-
-@dataclass
-class Playbook:
-    """A run of ansible-playbook in a process group of its own, with its output in a file."""
-
-    path: str
-    log: Path
-    process: subprocess.Popen[bytes] = field(init=False)
-
-    def __post_init__(self) -> None:
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                _run.playbook(self.path),
-                cwd=_run.ROOT,
-                env=_run.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def wait(self, seconds: float) -> int | None:
-        """Exit code, None when it had to be killed because it did not end."""
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return None
-
-    def kill(self) -> None:
-        """End it and all its children; nothing to do when it has ended."""
-        if self.process.poll() is None:
-            kill_tree(self.process.pid)
-            self.process.wait()
-
-    def output(self) -> str:
-        """What it has printed so far."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
 
 
 def install_observer() -> None:
@@ -84,13 +43,6 @@ def observer(*arguments: str) -> tuple[str, ...]:
 def on_mover(*command: str) -> list[str]:
     """Command line that runs a command there."""
     return ["docker", "exec", "pg-ha-lab-mover", *command]
-
-
-def reason(output: str) -> str:
-    """The message of the last failure in a playbook's output (callback format YAML or JSON), shortened; "" without one."""
-    _before, found, after = output.rpartition("fatal: [")
-    message = re.search(r"""\bmsg"?: *(?:[|>]-?\n)?(.*?)(?:\n\n|\n\s*[a-z_]+: |\nTASK |\nPLAY |\Z)""", after, re.DOTALL) if found else None
-    return " ".join(message[1].strip().strip("'\"}").split())[:300] if message else ""
 
 
 class Trial:
@@ -147,21 +99,16 @@ class Trial:
             return False
         return True
 
-    @property
-    def case_playbook(self) -> str:
-        """What is run, and run again."""
-        return matrix.PLAYBOOKS[self.case.direction]
-
     def _first_run(self, scene: Scene, fault: Fault) -> float:
-        """The playbook up to the moment, the fault, its cure, the playbook's end; returns when it hit (seconds since 1970)."""
+        """The move up to the moment, the fault, its cure, the move's end; returns when it hit (seconds since 1970)."""
         inside = self.case.moment in matrix.BOUNDARIES
         run_on("mover", *(observer("arm", self.case.moment) if inside else observer("clear")))
-        playbook = None
+        move = None
         try:
             fault.prepare()
-            playbook = Playbook(self.case_playbook, self.log.with_suffix(".log"))
-            scene.playbook = playbook.process.pid
-            come = self._await_step(playbook, scene) if inside else self._await_output(playbook)
+            move = moves.begin(self.case, self.log.with_suffix(".log"))
+            scene.controller = move.process.pid
+            come = self._await_step(move, scene) if inside else self._await_output(move)
             hit_at = time.time()
             fault.hit()
             self.row["hit_after_ms"] = round((time.time() - come) * 1000)
@@ -170,41 +117,41 @@ class Trial:
             if inside and self.row["hit_after_ms"] > HOLD_SECONDS * 1000:
                 self.trouble.append("The fault came late: the section had gone on by itself.")
             try:
-                playbook.process.wait(STANDS_SECONDS)
+                move.process.wait(STANDS_SECONDS)
                 time.sleep(max(0.0, hit_at + STANDS_SECONDS - time.time()))
             except subprocess.TimeoutExpired:
                 pass  # it goes on while the fault is cured
             fault.cure()
-            self.row["exit"] = playbook.wait(PLAYBOOK_SECONDS)
+            self.row["exit"] = move.wait(MOVE_SECONDS)
             if self.row["exit"] is None:
-                self.trouble.append(f"The first run did not end within {PLAYBOOK_SECONDS} s and was killed.")
-            self.row["reason"] = reason(playbook.output())
+                self.trouble.append(f"The first run did not end within {MOVE_SECONDS} s and was killed.")
+            self.row["reason"] = move.reason()
             return hit_at
         finally:
-            if playbook is not None:
-                playbook.kill()
+            if move is not None:
+                move.kill()
             fault.cure()
 
     def _second_run(self) -> None:
-        """The same playbook without a fault."""
-        playbook = Playbook(self.case_playbook, self.log.with_suffix(".again.log"))
+        """The same once more, without a fault."""
+        move = moves.begin(self.case, self.log.with_suffix(".again.log"))
         try:
-            self.row["exit_again"] = playbook.wait(PLAYBOOK_SECONDS)
+            self.row["exit_again"] = move.wait(MOVE_SECONDS)
         finally:
-            playbook.kill()
+            move.kill()
         if self.row["exit_again"] != 0:
-            self.trouble.append(f"The second run says: {reason(playbook.output())}")
+            self.trouble.append(f"The second run says: {move.reason()}")
         self.row["serves_after"] = lab_state.serves()
         if clients.wait_until_served(SERVED_SECONDS) is None:
             self.trouble.append("After the second run clients were not served.")
 
-    def _await_step(self, playbook: Playbook, scene: Scene) -> float:
+    def _await_step(self, move: moves.Move, scene: Scene) -> float:
         """Wait until the section stands still at the moment; returns when (seconds since 1970)."""
         with subprocess.Popen(on_mover(*observer("wait", str(MOMENT_SECONDS))), stdout=subprocess.PIPE, text=True) as waiting:
             try:
                 while waiting.poll() is None:
-                    if playbook.process.poll() is not None:
-                        raise Broken(f"The moment never came: exit {playbook.process.returncode}. {reason(playbook.output())}")
+                    if move.process.poll() is not None:
+                        raise Broken(f"The moment never came: exit {move.process.returncode}. {move.reason()}")
                     time.sleep(0.005)
                 if waiting.returncode or waiting.stdout is None:
                     raise Broken(f"The moment did not come within {MOMENT_SECONDS} s.")
@@ -214,12 +161,12 @@ class Trial:
         scene.section = reached["pid"]
         return float(reached["at"])
 
-    def _await_output(self, playbook: Playbook) -> float:
+    def _await_output(self, move: moves.Move) -> float:
         """Wait until the playbook's output shows the moment."""
         end = time.monotonic() + MOMENT_SECONDS
-        while not re.search(matrix.OUTPUTS[self.case.moment], playbook.output()):
-            if playbook.process.poll() is not None or time.monotonic() > end:
-                raise Broken(f"The moment never came: exit {playbook.process.returncode}. {reason(playbook.output())}")
+        while not re.search(matrix.OUTPUTS[self.case.moment], move.output()):
+            if move.process.poll() is not None or time.monotonic() > end:
+                raise Broken(f"The moment never came: exit {move.process.returncode}. {move.reason()}")
             time.sleep(0.05)
         return time.time()
 

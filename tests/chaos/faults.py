@@ -61,7 +61,7 @@ def until(what: str, seconds: float, look: Callable[[], bool]) -> None:
 class Scene:
     """Whom a fault may hit.
 
-    :param playbook: process id of ansible-playbook
+    :param controller: process id of ansible-playbook, or of what leads to the section on the mover
     :param leader: the target's leader when the case began
     :param standby: its synchronous standby
     :param section: process id of the critical section on the mover, once it has come to the moment
@@ -69,7 +69,7 @@ class Scene:
 
     leader: str
     standby: str
-    playbook: int = 0
+    controller: int = 0
     section: int | None = None
 
 
@@ -211,7 +211,7 @@ def large_disks() -> None:
 
 
 FAULTS: dict[str, Callable[[Scene], Fault]] = {
-    "controller": lambda scene: Fault(hit=lambda: kill_tree(scene.playbook)),
+    "controller": lambda scene: Fault(hit=lambda: kill_tree(scene.controller)),
     "mover": lambda scene: switched_off("mover", goes_on=False),
     "section": lambda scene: Fault(hit=lambda: run_on("mover", "kill", "-KILL", str(scene.section)), goes_on=False),
     "source-killed": lambda scene: source("sh", "-c", f"kill -KILL $(head -n 1 {SOURCE_PID})"),

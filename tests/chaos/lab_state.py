@@ -10,7 +10,7 @@ from pathlib import Path
 
 import _run
 
-from . import faults, matrix
+from . import faults, matrix, moves
 from .faults import POOLER, TARGET_SERVERS, Broken
 
 LOGS = _run.ROOT / ".build" / "chaos"
@@ -18,11 +18,9 @@ MACHINES = ("source", *TARGET_SERVERS, "etcd1", "etcd2", "etcd3", POOLER, "mover
 UNITS = {POOLER: ("haproxy", "pgbouncer", "pg-ha-dead-man"), **{name: ("etcd",) for name in MACHINES if name.startswith("etcd")}}
 HEALTH_SECONDS = 180
 LINK_SECONDS = 30
+BETWEEN_SECONDS = 300
 MANY_ROWS = 300000
 RESET = "tests/bench/reset.yml"
-# Makes the mover's connection files again, which are gone when it was switched off; changes nothing else.
-PREPARE = "playbooks/assess.yml"
-CONNECTIONS = "/run/pg_ha/freight/pg_service.conf"
 
 
 def say(text: str) -> None:
@@ -140,8 +138,7 @@ def heal() -> None:
 
 def play(path: str, log: Path) -> int:
     """Run a playbook with its output in a log; returns its exit code."""
-    with log.open("w", encoding="utf-8") as file:
-        return subprocess.run(_run.playbook(path), cwd=_run.ROOT, env=_run.environment(), stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    return moves.Move(_run.playbook(path), log).process.wait()
 
 
 def following() -> list[str]:
@@ -161,7 +158,7 @@ def bring(case: matrix.Case) -> None:
     if serves() != case.leaves:
         direction = next(direction for direction, side in matrix.SERVES.items() if side == case.leaves)
         say(f"   first {direction}, without a fault")
-        if play(matrix.PLAYBOOKS[direction], LOGS / "between.log"):
+        if moves.move(direction, case.by, LOGS / "between.log").wait(BETWEEN_SECONDS):
             _start_anew(case, "that failed (its output is in .build/chaos/between.log)")
     if case.moment == "copy":
         _reset()
@@ -190,8 +187,7 @@ def _start_anew(case: matrix.Case, why: str) -> None:
 
 
 def _reset() -> None:
-    if _run.machine("mover", "test", "-e", CONNECTIONS).returncode:
-        _play_or_break(PREPARE)
+    moves.keep_connections()
     _play_or_break(RESET)
 
 

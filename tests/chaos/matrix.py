@@ -9,6 +9,7 @@ from dataclasses import dataclass
 CUT_OVER, ROLL_BACK = "cut over", "roll back"
 DIRECTIONS = (CUT_OVER, ROLL_BACK)
 # What is run, and run again after the fault.
+PLAYBOOK, SECTION = "playbook", "section"
 PLAYBOOKS = {CUT_OVER: "tests/bench/forward.yml", ROLL_BACK: "playbooks/roll_back.yml"}
 LEAVES = {CUT_OVER: "source", ROLL_BACK: "target"}
 SERVES = {CUT_OVER: "target", ROLL_BACK: "source"}
@@ -72,16 +73,20 @@ ACTOR = {actor.name: actor for actor in ACTORS}
 
 @dataclass(frozen=True)
 class Case:
-    """One actor at one moment of a move in one direction."""
+    """One actor at one moment of a move in one direction.
+
+    :param by: what moves the clients: the whole playbook, or the program of its critical section
+    """
 
     direction: str
     moment: str
     actor: str
+    by: str = PLAYBOOK
 
     @property
     def name(self) -> str:
-        """``cut over/after fence/mover``"""
-        return f"{self.direction}/{self.moment}/{self.actor}"
+        """``cut over/after fence/mover``, with the playbook named where the section alone would have done."""
+        return f"{self.direction}/{self.moment}/{self.actor}" + ("/playbook" if self.by == PLAYBOOK and self.moment in BOUNDARIES else "")
 
     @property
     def leaves(self) -> str:
@@ -121,10 +126,12 @@ def reasons() -> dict[str, list[str]]:
 
 def cells() -> list[Case]:
     """The whole matrix, also what is left out."""
-    return [Case(direction, moment, actor.name) for moment in MOMENTS for actor in ACTORS for direction in DIRECTIONS]
+    return [
+        Case(direction, moment, actor.name, SECTION if moment in BOUNDARIES else PLAYBOOK) for moment in MOMENTS for actor in ACTORS for direction in DIRECTIONS
+    ]
 
 
-# One case per actor, there and back in turn, so that no move is made for its own sake.
+# One case per actor by the whole playbook, there and back in turn, so that no move is made for its own sake.
 SHORT = (
     Case(CUT_OVER, "copy", "disk-full"),
     Case(ROLL_BACK, "after fence", "mover"),
@@ -173,7 +180,7 @@ def select(actors: Iterable[str] = (), moments: Iterable[str] = (), directions: 
             raise UnknownName(f"There is no {kind} {', '.join(sorted(unknown))}; there is {', '.join(known)}.")
     chosen = [
         case
-        for case in (SHORT if short else cells())
+        for case in (SHORT if short else [*cells(), *(case for case in SHORT if case.moment in BOUNDARIES)])
         if (not wanted_actors or case.actor in wanted_actors)
         and (not wanted_moments or case.moment in wanted_moments)
         and (not wanted_directions or case.direction in wanted_directions)

@@ -11,7 +11,8 @@ from .matrix import ACTORS, BOUNDARIES, DIRECTIONS, MOMENTS, reasons, select
 HEAD = """# What was killed, and what came of it
 
 Made by `make chaos`; [safety.md](safety.md) says why it is so. Every row is a move of the clients (`cut over` to the target, `roll back` to the source)
-under load, in which somebody dies at one moment; then the same playbook once more. "After X" is also "before" the step that follows X.
+under load, in which somebody dies at one moment; then the same once more. *By* says what moves them: the whole playbook, or on the mover its comparison and
+its critical section alone, the same code with the same parameters. "After X" is also "before" the step that follows X.
 *Served by*: who served the clients after the fault, before the second run. *Served after*: the longest time without an acknowledged write, of all
 clients together, from the fault on. Lost, twice and errors are those of both runs.
 """
@@ -49,15 +50,16 @@ def _direction(direction: str, rows: list[dict[str, Any]]) -> str:
         return ""
     lines = [
         f"## {direction.capitalize()}\n",
-        _line("when", "who", "state after", "served by", "served after", "client errors", "lost", "twice", "two writers", "run again"),
-        _line(*["---"] * 4, *["---:"] * 5, "---"),
+        _line("when", "who", "by", "state after", "served by", "served after", "client errors", "lost", "twice", "two writers", "run again"),
+        _line(*["---"] * 5, *["---:"] * 5, "---"),
     ]
-    for row in sorted(rows, key=lambda row: (MOMENTS.index(row["moment"]), row["actor"])):
+    for row in sorted(rows, key=lambda row: (MOMENTS.index(row["moment"]), row["actor"], row["by"])):
         seconds = _seconds(row["served_s"]) + (f" ({row['waits_for']})" if row["waits_for"] else "")
         lines.append(
             _line(
                 f"during {row['moment']}" if row["moment"] not in BOUNDARIES else row["moment"],
                 row["actor"],
+                row["by"],
                 row["state"],
                 row["served_by"] or "unknown",
                 seconds,
@@ -79,8 +81,8 @@ def _left_out() -> str:
 
 def _missing(rows: list[dict[str, Any]]) -> str:
     """How many cells of the matrix have no row yet: a table that is not whole says so."""
-    done = {(row["direction"], row["moment"], row["actor"]) for row in rows}
-    missing = [case for case in select() if (case.direction, case.moment, case.actor) not in done]
+    done = {(row["direction"], row["moment"], row["actor"], row["by"]) for row in rows}
+    missing = [case for case in select() if (case.direction, case.moment, case.actor, case.by) not in done]
     return f"Not tried yet with this code: {len(missing)} cells.\n" if missing else ""
 
 

@@ -225,6 +225,12 @@ def test_members_run_patroni_and_nothing_else_starts_postgresql(machine, name):
     assert not host.service("postgresql@17-main").is_running
 
 
+@pytest.mark.parametrize("name", ["pg1", "pg2", "pg3"])
+def test_the_way_back_of_each_member_waits_for_the_other_two(machine, name):
+    others = ",".join(sorted({"pg1", "pg2", "pg3"} - {name}))
+    assert psql(machine(name), "\\t\nSHOW synchronized_standby_slots").stdout.strip() == others
+
+
 def test_the_cluster_has_a_synchronous_standby(leader):
     result = psql(leader, "\\t\nSELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')")
     assert int(result.stdout.strip()) >= 1

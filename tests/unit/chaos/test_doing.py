@@ -14,7 +14,7 @@ import time
 
 import psycopg2
 import pytest
-from chaos import case, faults, lab_state
+from chaos import faults, lab_state, moves
 
 PROBER = pathlib.Path(__file__).resolve().parents[3] / "tests" / "chaos" / "prober.py"
 # As ansible-playbook does: a worker in a session of its own, and a child of that one.
@@ -94,6 +94,7 @@ def test_the_poolers_link_names_a_side_or_the_run_stops(monkeypatch, link, side)
     ("output", "words"),
     [
         ("TASK [x]\nok: [mover]\n", ""),
+        ("no comparison: x\nmsg: Two gates do not hold.\n", "Two gates do not hold."),
         ('fatal: [mover]: FAILED! => {"changed": false, "msg": "It rains."}\n', "It rains."),
         ("fatal: [mover]: FAILED! => \n    changed: false\n    error: Undone\n    msg: 'It was undone.'\n\nPLAY RECAP ***\n", "It was undone."),
         (
@@ -103,8 +104,10 @@ def test_the_poolers_link_names_a_side_or_the_run_stops(monkeypatch, link, side)
         ),
     ],
 )
-def test_the_last_failure_is_told(output, words):
-    assert case.reason(output) == words
+def test_the_last_failure_is_told(tmp_path, output, words):
+    log = tmp_path / "log"
+    move = moves.Move(["printf", "%s", output], log)
+    assert move.wait(5) == 0 and move.reason() == words
 
 
 @pytest.fixture

@@ -61,15 +61,23 @@ def test_a_name_that_is_none_is_refused(asked):
 
 
 def test_one_case_can_be_selected():
-    assert matrix.select(["mover"], ["before marker"], [CUT_OVER]) == [Case(CUT_OVER, "after fence", "mover")]
+    assert matrix.select(["mover"], ["before marker"], [CUT_OVER]) == [
+        Case(CUT_OVER, "after fence", "mover", matrix.SECTION)
+    ]
 
 
 def test_all_is_the_matrix_without_what_is_left_out():
     every = matrix.cells()
     chosen = matrix.select()
     assert len(every) == len(matrix.MOMENTS) * len(matrix.ACTORS) * 2 == len(set(every))
-    assert {case for case in every if not matrix.left_out(case)} == set(chosen) and len(chosen) == len(set(chosen))
-    assert 0 < len(every) - len(chosen) < len(every) / 10
+    by_playbook = {case for case in matrix.SHORT if case.moment in matrix.BOUNDARIES}
+    assert {case for case in every if not matrix.left_out(case)} | by_playbook == set(chosen) and len(chosen) == len(set(chosen))
+    assert 0 < len(every) - len(chosen) + len(by_playbook) < len(every) / 10
+
+
+def test_outside_the_section_the_playbook_moves_the_clients_and_inside_each_actor_has_one_case_by_it():
+    assert {case.by for case in matrix.select() if case.moment in matrix.OUTPUTS} == {matrix.PLAYBOOK}
+    assert {case.actor for case in matrix.select() if case.by == matrix.PLAYBOOK} == set(matrix.ACTOR)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ ROW = {
     "direction": "cut over",
     "moment": "after fence",
     "actor": "mover",
+    "by": "section",
     "state": "exit 4; epoch 3 open: source, decided by lb1",
     "served_by": "source",
     "served_s": 5.12,
@@ -29,12 +30,12 @@ def lines(*rows):
 
 def test_a_row_says_where_what_who_when_and_how_many():
     (line,) = [line for line in lines(ROW) if line.startswith("| after fence")]
-    assert line == "| after fence | mover | exit 4; epoch 3 open: source, decided by lb1 | source | 5.1 s | 0 | 0 | 0 | never | done |"
+    assert line == "| after fence | mover | section | exit 4; epoch 3 open: source, decided by lb1 | source | 5.1 s | 0 | 0 | 0 | never | done |"
 
 
 def test_what_was_not_measured_is_not_shown_as_nothing():
     row = {**ROW, "lost": None, "two_writers": None, "served_s": None, "served_by": None, "problems": ["Bad | worse."]}
-    (line,) = [line for line in lines(row) if "| mover | exit" in line]
+    (line,) = [line for line in lines(row) if "| mover | section | exit" in line]
     assert line.count("not measured") == 3 and "unknown" in line and r"**Bad \| worse.**" in line
 
 
@@ -55,5 +56,5 @@ def test_every_reason_for_what_is_left_out_is_there_and_what_is_missing_is_count
 
 
 def test_a_whole_table_has_nothing_missing():
-    rows = [{**ROW, "direction": case.direction, "moment": case.moment, "actor": case.actor} for case in matrix.select()]
+    rows = [{**ROW, "direction": case.direction, "moment": case.moment, "actor": case.actor, "by": case.by} for case in matrix.select()]
     assert "Not tried" not in "\n".join(lines(*rows))

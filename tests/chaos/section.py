@@ -1,0 +1,56 @@
+"""On the mover: compare both sides and have the other side serve, as the playbook's modules do, out of a copy of plugins/ beside this file.
+
+usage: section.py < parameters.json
+
+The parameters are those of module cutover without ``parity``. Prints what the module returns. Exit 2 with ``msg: ...`` when it refuses or fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sys
+import typing as t
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from kill_cutover import stand_in_for_ansible  # noqa: E402  (beside this file on the mover)
+
+
+def filled(module: t.Any, given: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Parameters with the module's defaults."""
+    return {name: given.get(name, option.get("default")) for name, option in module.argument_spec().items()}
+
+
+def main() -> int:
+    """Compare, then move."""
+    stand_in_for_ansible()
+    from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError
+    from ansible_collections.freight.pg_ha.plugins.modules import cutover, parity
+
+    given = json.load(sys.stdin)
+    leaves = "source" if given["serves"] == "target" else "target"
+    comparison = {
+        "service_file": given["service_file"],
+        "progress_file": os.path.join(os.path.dirname(given["service_file"]), "chaos.json"),
+        "run": given["run"],
+        "serves": leaves,
+    }
+    try:
+        # What was decided before is finished without one; what was not is refused without one.
+        given["parity"] = parity.run(filled(parity, comparison), False).result["evidence"]
+    except PgHaError as error:
+        print(f"no comparison: {error.message}", flush=True)
+    try:
+        # Programs run with the method dump only.
+        outcome = cutover.run(filled(cutover, given), False, lambda *arguments, **options: (1, "", "no program is run here"))
+    except PgHaError as error:
+        print(f"msg: {error.message}", flush=True)
+        return 2
+    print(json.dumps({"changed": outcome.changed, **outcome.result}, default=str), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
