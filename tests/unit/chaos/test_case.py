@@ -77,7 +77,7 @@ def world(monkeypatch, tmp_path):
     monkeypatch.setattr(case, "run_on", run_on)
     monkeypatch.setattr(case, "on_mover", lambda *command: [sys.executable, *command[1:]])
     monkeypatch.setattr(case, "STANDS_SECONDS", 0.3)
-    monkeypatch.setattr(case, "PLAYBOOK_SECONDS", 3)
+    monkeypatch.setattr(case, "MOVE_SECONDS", 3)
     monkeypatch.setitem(case.FAULTS, "mover", fault)
     monkeypatch.setattr(case._run, "playbook", lambda path: [*playbook, str(world.sleeps)])
     monkeypatch.setattr(case._run, "environment", lambda: dict(os.environ))
@@ -105,7 +105,7 @@ def test_a_case_goes_its_way(world, tmp_path):
 
 
 def test_the_fault_hits_while_the_section_stands_at_the_moment(world, tmp_path):
-    log = tmp_path / "cut_over-after_warm-mover.log"
+    log = tmp_path / "cut_over-after_warm-mover-playbook.log"
     seen = []
     world.hit = lambda scene: seen.append((log.read_text().split("\n")[-2], scene.section is not None, (tmp_path / "finished").exists()))
     world.trial("after warm")
@@ -147,7 +147,7 @@ def test_a_fault_that_did_not_happen_is_said_and_the_rest_is_tidied_up(world):
 
 def test_a_playbook_that_does_not_end_is_killed(world, monkeypatch):
     world.sleeps = 60
-    monkeypatch.setattr(case, "PLAYBOOK_SECONDS", 0.2)
+    monkeypatch.setattr(case, "MOVE_SECONDS", 0.2)
     _trial, row = world.trial("after warm")
     assert row["exit"] is None and any("did not end within" in problem for problem in row["problems"])
 

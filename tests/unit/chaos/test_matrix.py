@@ -61,9 +61,7 @@ def test_a_name_that_is_none_is_refused(asked):
 
 
 def test_one_case_can_be_selected():
-    assert matrix.select(["mover"], ["before marker"], [CUT_OVER]) == [
-        Case(CUT_OVER, "after fence", "mover", matrix.SECTION)
-    ]
+    assert matrix.select(["mover"], ["before marker"], [CUT_OVER]) == [Case(CUT_OVER, "after fence", "mover", matrix.SECTION)]
 
 
 def test_all_is_the_matrix_without_what_is_left_out():
