@@ -152,6 +152,11 @@ SHORT = (
 )
 
 
+def _short() -> list[Case]:
+    """The same by the section alone where that does: a third of the time."""
+    return [Case(case.direction, case.moment, case.actor, SECTION if case.moment in BOUNDARIES else PLAYBOOK) for case in SHORT]
+
+
 class UnknownName(ValueError):
     """A name on the command line that is none; the message says which there are."""
 
@@ -180,7 +185,7 @@ def select(actors: Iterable[str] = (), moments: Iterable[str] = (), directions: 
             raise UnknownName(f"There is no {kind} {', '.join(sorted(unknown))}; there is {', '.join(known)}.")
     chosen = [
         case
-        for case in (SHORT if short else [*cells(), *(case for case in SHORT if case.moment in BOUNDARIES)])
+        for case in (_short() if short else [*cells(), *(case for case in SHORT if case.moment in BOUNDARIES)])
         if (not wanted_actors or case.actor in wanted_actors)
         and (not wanted_moments or case.moment in wanted_moments)
         and (not wanted_directions or case.direction in wanted_directions)
