@@ -207,11 +207,11 @@ class Sampler:
 
 
 def sample_into(path: str, max_seconds: float) -> None:
-    """Keep on writing what a sampler sees into a file that nobody else reads, a line per process, until time is up."""
+    """Keep on writing what a sampler sees into a file that nobody else reads, a line per process, until time is up or the file is taken away."""
     sampler, written = Sampler(), set[bytes]()
     until = time.monotonic() + max_seconds
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0) as stream:
-        while time.monotonic() < until:
+        while time.monotonic() < until and os.path.exists(path):
             sampler.look()
             for arguments in sampler.seen - written:
                 stream.write(arguments.replace(b"\n", b"\0") + b"\n")

@@ -15,6 +15,7 @@ import pathlib
 import signal
 import sys
 import types
+from typing import Any
 
 
 def stand_in_for_ansible() -> None:
@@ -25,6 +26,15 @@ def stand_in_for_ansible() -> None:
     for name in ("ansible", "ansible.module_utils"):
         sys.modules[name] = types.ModuleType(name)
     sys.modules["ansible.module_utils.basic"] = basic
+
+
+def filled(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with the defaults of an argument spec, in suboptions too, as Ansible would give them."""
+    found = {}
+    for name, option in spec.items():
+        value = given.get(name, option.get("default"))
+        found[name] = filled(option["options"], value) if "options" in option and value is not None else value
+    return found
 
 
 def main() -> int:
@@ -48,8 +58,7 @@ def main() -> int:
         return result
 
     section.Steps.run = run  # type: ignore[method-assign]
-    given = json.load(sys.stdin)
-    parameters = {name: given.get(name, option.get("default")) for name, option in cutover.argument_spec().items()}
+    parameters = filled(cutover.argument_spec(), json.load(sys.stdin))
     # Programs run with the method dump only.
     cutover.run(parameters, False, lambda *arguments, **options: (1, "", "no program is run here"))
     return 3

@@ -11,16 +11,10 @@ import json
 import os
 import pathlib
 import sys
-import typing as t
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from kill_cutover import stand_in_for_ansible  # noqa: E402  (beside this file on the mover)
-
-
-def filled(module: t.Any, given: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Parameters with the module's defaults."""
-    return {name: given.get(name, option.get("default")) for name, option in module.argument_spec().items()}
+from kill_cutover import filled, stand_in_for_ansible  # noqa: E402  (beside this file on the mover)
 
 
 def main() -> int:
@@ -39,12 +33,12 @@ def main() -> int:
     }
     try:
         # What was decided before is finished without one; what was not is refused without one.
-        given["parity"] = parity.run(filled(parity, comparison), False).result["evidence"]
+        given["parity"] = parity.run(filled(parity.argument_spec(), comparison), False).result["evidence"]
     except PgHaError as error:
         print(f"no comparison: {error.message}", flush=True)
     try:
         # Programs run with the method dump only.
-        outcome = cutover.run(filled(cutover, given), False, lambda *arguments, **options: (1, "", "no program is run here"))
+        outcome = cutover.run(filled(cutover.argument_spec(), given), False, lambda *arguments, **options: (1, "", "no program is run here"))
     except PgHaError as error:
         print(f"msg: {error.message}", flush=True)
         return 2

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import re
 
@@ -30,6 +31,16 @@ def test_the_way_back_is_the_roles(serves):
     of_target, of_source = text.split("if cutover_serves == 'target'")
     keys = set(re.findall(r"'(\w+)':", of_target if serves == "target" else of_source))
     assert keys == set(moves.WAY_BACK[serves])
+
+
+def test_what_is_not_given_is_filled_in_suboptions_too():
+    spec = importlib.util.spec_from_file_location("kill_cutover", ROOT / "lab" / "faults" / "kill_cutover.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    found = program.filled(cutover.argument_spec(), moves.section_parameters(matrix.CUT_OVER))
+    assert found["way_back"]["passfile"] is None and found["way_back"]["user"] == "ha_migration_link"
+    assert found["budget_seconds"] == 5 and found["parity"] is None
+    assert cutover.read_way_back({**found, "way_back": None}).evidence() == {"way_back": None}
 
 
 def test_what_the_role_leaves_to_the_modules_defaults_has_the_same_default():
