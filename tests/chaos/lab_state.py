@@ -199,8 +199,9 @@ def _play_or_break(path: str) -> None:
 
 
 def build() -> None:
-    """The lab with its target, nothing migrated; nothing to do where it is there."""
-    for command in ([sys.executable, str(_run.ROOT / "lab" / "up")], _run.playbook("playbooks/provision.yml")):
+    """The lab with its target, which follows, and with a dead man beside the pooler; the source serves. Nothing to do where it is there."""
+    forward = _run.playbook(matrix.PLAYBOOKS[matrix.CUT_OVER], "-e", "pg_ha_cutover_approved=false")
+    for command in ([sys.executable, str(_run.ROOT / "lab" / "up")], _run.playbook("playbooks/provision.yml"), forward):
         if subprocess.run(command, cwd=_run.ROOT, env=_run.environment(), check=False).returncode:
             raise Broken(f"{command[-1]} failed.")
 
