@@ -16,7 +16,7 @@ UNIT = "freight-chaos-prober"
 PROBER = "/opt/freight_load/chaos_prober.py"
 RECORD = "/var/lib/freight_load/prober.jsonl"
 # Before the fault, so that the ledger has something to compare with; the load itself returns only when every client writes.
-LEAD_SECONDS = 2.0
+LEAD_SECONDS = 1.0
 
 
 def install() -> None:

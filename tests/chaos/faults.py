@@ -149,10 +149,12 @@ def start_source() -> None:
     """Start the source's server, or see that it runs."""
 
     def answers() -> bool:
+        if _run.machine("source", "runuser", "-u", "postgres", "--", "psql", "-X", "-At", "-c", "SELECT 1").stdout.strip() == "1":
+            return True
         # A start may come too early for what is left of the killed server, and too many of them in a row are refused.
         _run.machine("source", "systemctl", "reset-failed", SOURCE_UNIT)
         _run.machine("source", "systemctl", "start", SOURCE_UNIT)
-        return _run.machine("source", "runuser", "-u", "postgres", "--", "psql", "-X", "-At", "-c", "SELECT 1").stdout.strip() == "1"
+        return False
 
     until("the source's server", START_SECONDS, answers)
 

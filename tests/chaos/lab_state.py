@@ -91,12 +91,16 @@ def last_epoch(side: str) -> int:
     return int(match[1]) if match else 0
 
 
+def running() -> set[str]:
+    """Machines that are on."""
+    names = subprocess.run(["docker", "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=True).stdout.split()
+    return {name.removeprefix("pg-ha-lab-") for name in names}
+
+
 def ailments() -> list[str]:
     """What is not as it has to be between two cases."""
     found = []
-    running = set(subprocess.run(["docker", "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=True).stdout.split())
-    down = [name for name in MACHINES if f"pg-ha-lab-{name}" not in running]
-    if down:
+    if down := sorted(set(MACHINES) - running()):
         return [f"{', '.join(down)} is off"]
     for name, units in UNITS.items():
         found += [f"{unit} on {name} is not active" for unit in units if _run.machine(name, "systemctl", "is-active", unit).stdout.strip() != "active"]
@@ -123,7 +127,7 @@ def heal() -> None:
 
     :raises Broken: it does not become whole
     """
-    for name in MACHINES:
+    for name in sorted(set(MACHINES) - running()):
         faults.start_machine(name)
     faults.start_source()
     for name in ("mover", POOLER):
@@ -165,7 +169,6 @@ def bring(case: matrix.Case) -> None:
     elif loose := following():
         _start_anew(case, "; ".join(loose))
     _forget_old_writes(case.leaves)
-    heal()
     if serves() != case.leaves:
         raise Broken(f"The pooler leads to the {serves()}, and {case.name} begins at the {case.leaves}.")
 

@@ -91,6 +91,12 @@ def test_what_is_left_out_has_its_reason(case, words):
     assert case not in matrix.select([case.actor])
 
 
+def test_a_mixed_order_has_the_same_cases_and_many_actors_and_moments_early():
+    mixed = matrix.select(mixed=True)
+    assert set(mixed) == set(matrix.select()) and mixed == matrix.select(mixed=True)
+    assert len({case.actor for case in mixed[:60]}) > 12 and len({case.moment for case in mixed[:60]}) > 12
+
+
 def test_cases_go_there_and_back_in_turn():
     there, back = [Case(CUT_OVER, "follow", name) for name in "abc"], [Case(ROLL_BACK, "follow", "d")]
     assert matrix.alternate(there + back) == [there[0], back[0], there[1], there[2]]
