@@ -80,7 +80,9 @@ options:
     type: dict
     suboptions:
       host:
-        description: Host of the side that shall serve, as the side that is left resolves it.
+        description:
+          - Host of the side that shall serve, as the side that is left resolves it. Of several, separated by commas, the one that takes writes is followed.
+          - Not a proxy in front of them. One that still holds a connection when its server has died lets the follower wait without end.
         type: str
         required: true
       port:

@@ -28,7 +28,7 @@ SOURCE, TARGET = {"host": "source", "port": 5432}, {"host": "lb1", "port": 5000}
 LINK = {"user": "ha_migration_link"}
 # As roles/cutover/vars/main.yml: how the side that is left reaches the other.
 WAY_BACK = {
-    "target": {**TARGET, **LINK, "password_file": f"{CONNECTIONS}/freight/link_password"},
+    "target": {"host": "pg1,pg2,pg3", "port": 5432, **LINK, "password_file": f"{CONNECTIONS}/freight/link_password"},
     "source": {**SOURCE, **LINK, "passfile": "/etc/pg_ha/link/pgpass", "ca_file": "/etc/pg_ha/link/source_ca.crt"},
 }
 OWN_ROLES = ["pgbouncer_auth", "ha_migration_dead_man", "ha_migration_probe", "ha_migration_link", "replicator", "rewind"]

@@ -16,6 +16,7 @@ from .quoting import identifier, literal
 class Link:
     """How the subscriber's servers reach the publisher.
 
+    :param host: its servers, separated by commas where it has several; the one that takes writes is followed
     :param passfile: path on the subscriber's servers
     :param ca_file: path on the subscriber's servers; verify-full when given
     :param password: for servers on which nothing of ours is: it stands in the subscription then, which only superusers may read. With channel
@@ -42,8 +43,12 @@ class Link:
             "sslmode": "verify-full" if self.ca_file else "require" if self.password else None,
             "channel_binding": "require" if self.password and not self.ca_file else None,
             "sslrootcert": self.ca_file,
+            # Whoever leads of several.
+            "target_session_attrs": "read-write" if "," in self.host else None,
             "application_name": application_name,
             "connect_timeout": 10,
+            # The worker connects without a timeout: a server that dies while it does is noticed by what it does not acknowledge.
+            "tcp_user_timeout": 10000,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
