@@ -152,12 +152,19 @@ def export_snapshot(connection: Connection) -> str:
     return str(client.query_value(connection, "SELECT pg_export_snapshot()"))
 
 
+_NO_SLOT = {
+    "target": "what it has missed cannot be followed, copy anew with `pg-ha replicate --repeat replicate` (pg_ha_repeat: [replicate])",
+    "source": "the source has missed what was written since, and there is no way back to it; the target serves on and has everything",
+}
+
+
 def check_link(way: Way, here: Connection, ahead: Connection) -> None:
     """Refuse while the link cannot bring the marker: it is off, copies tables, or misses one.
 
     :raises GateError: says what and what to do
     """
-    if given_up := read_given_up(here, ahead, read_slot_wal(here, way.link)):
+    slot = read_slot_wal(here, way.link)
+    if given_up := read_given_up(here, ahead, slot):
         raise GateError(given_up)
     repair = "run the phase replicate first" if way.ahead == "target" else "there is no way back (cutover.json says why)"
     subscription = client.query(
@@ -167,6 +174,8 @@ def check_link(way: Way, here: Connection, ahead: Connection) -> None:
     )
     if not subscription:
         raise GateError(f"The {way.ahead} has no subscription {way.link}: {repair}.")
+    if slot is None:
+        raise GateError(f"The {way.here} has no slot {way.link} (a failover before its standbys had it?): {_NO_SLOT[way.ahead]}.")
     if not subscription[0]["subenabled"]:
         raise GateError(f"The subscription {way.link} on the {way.ahead} is disabled: look at that server's log, enable it, run again.")
     copying = client.query(
