@@ -63,9 +63,13 @@ class Cutover:
         endpoint = self.params[f"{side}_endpoint"]
         return endpoint["host"], endpoint["port"]
 
+    def console(self, name: str) -> Connection:
+        """The console of one pooler."""
+        return client.connect_console(self.params["service_file"], f"pooler_{name}")
+
     def consoles(self) -> dict[str, Connection]:
         """A console per pooler."""
-        return {name: client.connect_console(self.params["service_file"], f"pooler_{name}") for name in self.params["poolers"]}
+        return {name: self.console(name) for name in self.params["poolers"]}
 
     def roles(self) -> tuple[str, ...]:
         """Application roles, quoted."""
@@ -73,31 +77,27 @@ class Cutover:
 
     def failed_gates(self) -> list[dict[str, str]]:
         """All gates that do not hold."""
-        consoles = self.consoles()
-        try:
-            return gates.evaluate(
-                gates.Context(
-                    here=self.here,
-                    ahead=self.ahead,
-                    consoles=consoles,
-                    leaves=self.leaves,
-                    serves=self.serves,
-                    database=self.params["database"],
-                    roles=self.roles(),
-                    endpoint_now=self.endpoint(self.leaves),
-                    parity=with_age(self.params["parity"]),
-                    parity_max_age_seconds=self.params["parity_max_age_seconds"],
-                    long_transaction_seconds=self.params["long_transaction_seconds"],
-                    sync_sides=self.sync_sides,
-                    compare_schema=lambda: self.compare_schemas(self.here, self.ahead),
-                    window_seconds=self.bring.window_seconds,
-                    check_copy=self.bring.check,
-                ),
-                self.bring.gates,
-            )
-        finally:
-            for console in consoles.values():
-                console.close()
+        return gates.evaluate(
+            gates.Context(
+                here=self.here,
+                ahead=self.ahead,
+                poolers=tuple(self.params["poolers"]),
+                open_console=self.console,
+                leaves=self.leaves,
+                serves=self.serves,
+                database=self.params["database"],
+                roles=self.roles(),
+                endpoint_now=self.endpoint(self.leaves),
+                parity=with_age(self.params["parity"]),
+                parity_max_age_seconds=self.params["parity_max_age_seconds"],
+                long_transaction_seconds=self.params["long_transaction_seconds"],
+                sync_sides=self.sync_sides,
+                compare_schema=lambda: self.compare_schemas(self.here, self.ahead),
+                window_seconds=self.bring.window_seconds,
+                check_copy=self.bring.check,
+            ),
+            self.bring.gates,
+        )
 
     def attempt(self, epoch: int) -> section.Attempt:
         """What one attempt is about."""
@@ -219,9 +219,9 @@ class Cutover:
         back = dataclasses.replace(attempt, serves=self.leaves, leaves=self.serves, endpoint=self.endpoint(self.leaves))
         consoles = self.consoles()
         bound = time.monotonic() + self.params["budget_seconds"]
-        while not all(section.is_served(console, back) for console in consoles.values()):
+        while late := section.behind(consoles, back):
             if time.monotonic() > bound:
-                raise GateError("A pooler still holds its clients although the attempt was undone: look at pg-ha-dead-man there.")
+                raise GateError(f"{', '.join(late)} still holds its clients although the attempt was undone: look at pg-ha-dead-man there.")
             time.sleep(0.01)
 
 
