@@ -16,7 +16,7 @@ import typing as t
 from .._core.errors import GateError, PgHaError
 from .._core.outcome import Outcome
 from .._postgresql import client
-from . import decision, gates, guards, schema, section, settle
+from . import decision, gates, guards, journal, schema, section, settle
 from .bring import Bring
 
 if t.TYPE_CHECKING:
@@ -225,6 +225,17 @@ class Cutover:
             time.sleep(0.01)
 
 
+def _record_begin(target: Connection, params: dict[str, t.Any]) -> None:
+    """Have the journal say that the phase has begun. Only who holds the lock may: of two controllers' runs it names the one that is at it."""
+    named = params["journal"]
+    if named is None:
+        return
+    before = journal.read_phase(target, named["migration"], named["phase"])
+    after, actions = journal.plan_phase(before, journal.Wanted("running", named["inputs"], params["run"]))
+    if actions:
+        journal.write_phase(target, before, after)
+
+
 def _attempt(last: dict[str, t.Any] | None) -> dict[str, t.Any]:
     """Who ran the attempt that led to the serving side, and what was measured of it; an earlier run of the playbook may have been interrupted in it."""
     return {"run": last["run"] if last else None, "evidence": last["evidence"] if last else None}
@@ -262,6 +273,8 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
     for side in (work.here, work.ahead):
         if not client.query_value(side, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
             raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.", busy=True)
+    if not check_mode and not params["only_gates"]:
+        _record_begin(work.ahead if work.serves == "target" else work.here, params)
     unfinished = decision.read_open_epoch(work.ahead)
     if unfinished is not None:
         playbook = {"source": "cut_over.yml", "target": "roll_back.yml"}[unfinished["leaves"]]

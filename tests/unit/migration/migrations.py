@@ -78,6 +78,11 @@ class Migration:
         self.ended = False
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
+        # A session that it opens beside one of the test's would find the test's service file.
+        deadline = time.monotonic() + 10
+        while not all(side._connection for side in self.dead_man.sides.values()):
+            assert time.monotonic() < deadline, "the dead man is not connected"
+            time.sleep(0.01)
 
     def _keep(self):
         with contextlib.suppress(Ended):
