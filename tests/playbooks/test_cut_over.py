@@ -1,7 +1,7 @@
 # Copyright (c) the freight.pg_ha authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Role cutover between two servers with a real PgBouncer and its dead man: what it refuses, what two controllers at once come to, and what a second run does."""
+"""Role cutover between two servers with a real PgBouncer and its dead man: what it refuses, of two controllers one, and what a second run does."""
 
 from __future__ import annotations
 
@@ -94,7 +94,10 @@ class Pair(World):
         passfile = self.folder / "dead_man_pgpass"
         passfile.write_text(f"*:*:*:ha_migration_dead_man:x\n{POOLER}:*:*:operator:right\n")
         passfile.chmod(0o600)
-        services = {"source": ("localhost", self.port, "freight", "ha_migration_dead_man"), "target": ("localhost", self.ahead, "freight", "ha_migration_dead_man")}
+        services = {
+            "source": ("localhost", self.port, "freight", "ha_migration_dead_man"),
+            "target": ("localhost", self.ahead, "freight", "ha_migration_dead_man"),
+        }
         services["pooler"] = (POOLER, self.pooler_port, "pgbouncer", "operator")
         text = "".join(
             f"[{name}]\nhost={host}\nport={port}\ndbname={dbname}\nuser={user}\npassfile={passfile}\nsslmode=require\n"
@@ -170,7 +173,8 @@ def test_2_without_consent_the_gates_are_told(world: Pair) -> None:
 def test_3_who_comes_while_another_controller_is_at_it_is_refused_and_the_journal_names_the_other(world: Pair) -> None:
     row = "SELECT xmin, run, state FROM ha_migration.phase WHERE phase = 'cut_over'"
     world.sql(
-        f"INSERT INTO ha_migration.phase (migration, phase, state, inputs, run, started_at) VALUES ('{world.migration}', 'cut_over', 'running', 'x', 'first', now())",
+        "INSERT INTO ha_migration.phase (migration, phase, state, inputs, run, started_at) "
+        f"VALUES ('{world.migration}', 'cut_over', 'running', 'x', 'first', now())",
         port=world.ahead,
     )
     before = world.sql(row, port=world.ahead)

@@ -490,7 +490,7 @@ def _behind_after_decision(sessions: Sessions, attempt: Attempt) -> list[str]:
     try:
         return behind(sessions.lookers, attempt)
     except ClientError as error:
-        raise UnknownState(f"Decided for the {attempt.serves}, and its own dead man takes each pooler there, but one cannot be seen: {error.message}") from error
+        raise UnknownState(f"Decided for the {attempt.serves}, where its dead man takes each pooler, but one cannot be seen: {error.message}") from error
 
 
 def behind(consoles: dict[str, Connection], attempt: Attempt) -> list[str]:
