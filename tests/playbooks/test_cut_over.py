@@ -15,10 +15,10 @@ import tempfile
 import typing as t
 
 import pytest
-import yaml
 
 from tests.evidence import problems
-from tests.playbooks.conftest import POOLER, ROOT, Play, World, free_port
+from tests.playbooks.conftest import POOLER, Play, World, free_port
+from tests.shipped import ship
 
 PGBOUNCER = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
 # The playbooks without the hosts that this machine shall not become.
@@ -86,11 +86,6 @@ class Pair(World):
 
     def start_dead_man(self) -> None:
         """Its program as the role ships it. Until the cutover has made its role it cannot log in, and tries again."""
-        code = yaml.safe_load((ROOT / "roles" / "dead_man" / "vars" / "main.yml").read_text(encoding="utf-8"))["__dead_man_code"]
-        for file in code:
-            path = pathlib.Path(file["dest"].replace("{{ __dead_man_package }}", str(self.folder / "lib" / "freight_pg_ha")))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file["src"].replace("{{ __dead_man_modules }}", str(ROOT / "plugins" / "module_utils")), path)
         passfile = self.folder / "dead_man_pgpass"
         passfile.write_text(f"*:*:*:ha_migration_dead_man:x\n{POOLER}:*:*:operator:right\n")
         passfile.chmod(0o600)
@@ -110,7 +105,7 @@ class Pair(World):
         (self.folder / "dead_man.json").write_text(json.dumps(config))
         argv = [sys.executable, "-m", "freight_pg_ha._migration.dead_man", "--config", str(self.folder / "dead_man.json")]
         with open(self.folder / "dead_man.log", "w", encoding="utf-8") as log:
-            self.processes.append(subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(self.folder / "lib")}, stderr=log))
+            self.processes.append(subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ship(self.folder / "lib"))}, stderr=log))
 
     def run(self, name: str, *arguments: str) -> Play:
         """One of the plays."""

@@ -26,7 +26,8 @@ import yaml
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
-from tests.unit.conftest import ROOT, _free_port
+from tests.shipped import ROOT, ship
+from tests.unit.conftest import _free_port
 
 from .migrations import APPLICATION
 from .test_way_back import There
@@ -142,7 +143,7 @@ class Host:
         (self.folder / "config.json").write_text(json.dumps(config))
         argv = [sys.executable, "-m", "freight_pg_ha._migration.dead_man", "--config", str(self.folder / "config.json")]
         with open(self.folder / "dead_man.log", "w", encoding="utf-8") as log:
-            return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ship(self.folder))}, stderr=log)
+            return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ship(self.folder / "lib"))}, stderr=log)
 
     def _until_it_answers(self):
         bound = time.monotonic() + 10
@@ -192,17 +193,6 @@ def timing():
     defaults = yaml.safe_load((ROOT / "roles" / "pgbouncer" / "defaults" / "main.yml").read_text(encoding="utf-8"))
     names = ("server_connect_timeout", "server_login_retry", "query_wait_timeout", "client_login_timeout", "server_lifetime", "server_idle_timeout")
     return "".join(f"{name} = {defaults[f'pgbouncer_{name}_seconds']}\n" for name in names)
-
-
-def ship(folder):
-    """The program as role dead_man lays it on a host; returns where Python finds it."""
-    code = yaml.safe_load((ROOT / "roles" / "dead_man" / "vars" / "main.yml").read_text(encoding="utf-8"))["__dead_man_code"]
-    for file in code:
-        source = file["src"].replace("{{ __dead_man_modules }}", str(ROOT / "plugins" / "module_utils"))
-        target = pathlib.Path(file["dest"].replace("{{ __dead_man_package }}", str(folder / "lib" / "freight_pg_ha")))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)
-    return folder / "lib"
 
 
 class Client:
