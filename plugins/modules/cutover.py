@@ -48,6 +48,24 @@ options:
     description: Who runs this, for the journal.
     type: str
     required: true
+  journal:
+    description:
+      - The phase of which the journal on the target says that it has begun, as soon as this module is the only one that is at it.
+      - Not written with O(only_gates) and in check mode, and not by a module that is refused because another one is at it.
+    type: dict
+    suboptions:
+      migration:
+        description: Name of the migration.
+        type: str
+        required: true
+      phase:
+        description: Name of the phase.
+        type: str
+        required: true
+      inputs:
+        description: Fingerprint of the phase's inputs.
+        type: str
+        required: true
   poolers:
     description: Inventory names of the poolers. Their consoles are the services C(pooler_<name>) of the service file.
     type: list
@@ -155,6 +173,7 @@ EXAMPLES = r"""
     serves: target
     database: freight
     run: "2026-11-23T10:00:00Z"
+    journal: {migration: freight, phase: cut_over, inputs: 5f3759df}
     poolers: [lb1]
     source_endpoint: {host: db1.example.com, port: 5432}
     target_endpoint: {host: lb1, port: 5000}
@@ -380,6 +399,7 @@ def argument_spec() -> dict[str, t.Any]:
         "serves": {"type": "str", "choices": ["target", "source"], "required": True},
         "database": {"type": "str", "required": True},
         "run": {"type": "str", "required": True},
+        "journal": {"type": "dict", "options": {name: {"type": "str", "required": True} for name in ("migration", "phase", "inputs")}},
         "poolers": {"type": "list", "elements": "str", "required": True},
         "source_endpoint": endpoint,
         "target_endpoint": endpoint,

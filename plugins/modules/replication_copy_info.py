@@ -38,7 +38,7 @@ options:
     type: path
   lost_after_seconds:
     description:
-      - How long the job of O(job_results_file) may be without a result while nobody holds the copy's lock, until it counts as lost: killed, or on a full disk.
+      - How long the job of O(job_results_file) may be without a result while nobody holds the copy's lock, until it counts as lost (killed, or on a full disk).
         It is waited for that long, in one call.
     type: float
     default: 60

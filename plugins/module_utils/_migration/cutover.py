@@ -16,7 +16,7 @@ import typing as t
 from .._core.errors import GateError, PgHaError
 from .._core.outcome import Outcome
 from .._postgresql import client
-from . import decision, gates, guards, schema, section, settle
+from . import decision, gates, guards, journal, schema, section, settle
 from .bring import Bring
 
 if t.TYPE_CHECKING:
@@ -63,9 +63,13 @@ class Cutover:
         endpoint = self.params[f"{side}_endpoint"]
         return endpoint["host"], endpoint["port"]
 
+    def console(self, name: str) -> Connection:
+        """The console of one pooler."""
+        return client.connect_console(self.params["service_file"], f"pooler_{name}")
+
     def consoles(self) -> dict[str, Connection]:
         """A console per pooler."""
-        return {name: client.connect_console(self.params["service_file"], f"pooler_{name}") for name in self.params["poolers"]}
+        return {name: self.console(name) for name in self.params["poolers"]}
 
     def roles(self) -> tuple[str, ...]:
         """Application roles, quoted."""
@@ -73,31 +77,27 @@ class Cutover:
 
     def failed_gates(self) -> list[dict[str, str]]:
         """All gates that do not hold."""
-        consoles = self.consoles()
-        try:
-            return gates.evaluate(
-                gates.Context(
-                    here=self.here,
-                    ahead=self.ahead,
-                    consoles=consoles,
-                    leaves=self.leaves,
-                    serves=self.serves,
-                    database=self.params["database"],
-                    roles=self.roles(),
-                    endpoint_now=self.endpoint(self.leaves),
-                    parity=with_age(self.params["parity"]),
-                    parity_max_age_seconds=self.params["parity_max_age_seconds"],
-                    long_transaction_seconds=self.params["long_transaction_seconds"],
-                    sync_sides=self.sync_sides,
-                    compare_schema=lambda: self.compare_schemas(self.here, self.ahead),
-                    window_seconds=self.bring.window_seconds,
-                    check_copy=self.bring.check,
-                ),
-                self.bring.gates,
-            )
-        finally:
-            for console in consoles.values():
-                console.close()
+        return gates.evaluate(
+            gates.Context(
+                here=self.here,
+                ahead=self.ahead,
+                poolers=tuple(self.params["poolers"]),
+                open_console=self.console,
+                leaves=self.leaves,
+                serves=self.serves,
+                database=self.params["database"],
+                roles=self.roles(),
+                endpoint_now=self.endpoint(self.leaves),
+                parity=with_age(self.params["parity"]),
+                parity_max_age_seconds=self.params["parity_max_age_seconds"],
+                long_transaction_seconds=self.params["long_transaction_seconds"],
+                sync_sides=self.sync_sides,
+                compare_schema=lambda: self.compare_schemas(self.here, self.ahead),
+                window_seconds=self.bring.window_seconds,
+                check_copy=self.bring.check,
+            ),
+            self.bring.gates,
+        )
 
     def attempt(self, epoch: int) -> section.Attempt:
         """What one attempt is about."""
@@ -219,10 +219,21 @@ class Cutover:
         back = dataclasses.replace(attempt, serves=self.leaves, leaves=self.serves, endpoint=self.endpoint(self.leaves))
         consoles = self.consoles()
         bound = time.monotonic() + self.params["budget_seconds"]
-        while not all(section.is_served(console, back) for console in consoles.values()):
+        while late := section.behind(consoles, back):
             if time.monotonic() > bound:
-                raise GateError("A pooler still holds its clients although the attempt was undone: look at pg-ha-dead-man there.")
+                raise GateError(f"{', '.join(late)} still holds its clients although the attempt was undone: look at pg-ha-dead-man there.")
             time.sleep(0.01)
+
+
+def _record_begin(target: Connection, params: dict[str, t.Any]) -> None:
+    """Have the journal say that the phase has begun. Only who holds the lock may: of two controllers' runs it names the one that is at it."""
+    named = params["journal"]
+    if named is None:
+        return
+    before = journal.read_phase(target, named["migration"], named["phase"])
+    after, actions = journal.plan_phase(before, journal.Wanted("running", named["inputs"], params["run"]))
+    if actions:
+        journal.write_phase(target, before, after)
 
 
 def _attempt(last: dict[str, t.Any] | None) -> dict[str, t.Any]:
@@ -262,6 +273,8 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
     for side in (work.here, work.ahead):
         if not client.query_value(side, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
             raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.", busy=True)
+    if not check_mode and not params["only_gates"]:
+        _record_begin(work.ahead if work.serves == "target" else work.here, params)
     unfinished = decision.read_open_epoch(work.ahead)
     if unfinished is not None:
         playbook = {"source": "cut_over.yml", "target": "roll_back.yml"}[unfinished["leaves"]]

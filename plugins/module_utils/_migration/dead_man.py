@@ -21,6 +21,7 @@ import json
 import os
 import select
 import sys
+import threading
 import time
 import typing as t
 from dataclasses import dataclass
@@ -32,9 +33,15 @@ from . import decision, schema
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-# How long a session may take to open, and a statement to run, before the dead man looks elsewhere.
+# How long each host may take to answer a new session, and a statement to run.
 CONNECT_TIMEOUT_SECONDS = 2
 STATEMENT_TIMEOUT_MS = 1000
+# How long the dead man waits for any answer before it looks elsewhere, and for the announcement's once clients wait for that alone. Together they
+# are less than the two seconds after the budget in which clients have to go on: a network that is cut says nothing, and its end may take minutes.
+ANSWER_SECONDS = 1.1
+ANNOUNCEMENT_ANSWER_SECONDS = 0.5
+# How long a pooler that starts waits for a side: of several hosts the first ones may be gone.
+START_ANSWER_SECONDS = 8.0
 IDLE_LOOK_SECONDS = 1.0
 # After this long without the announcement over the link the dead man writes it on the next side itself.
 ANNOUNCEMENT_PATIENCE_SECONDS = 1.0
@@ -60,29 +67,56 @@ class Config:
     endpoints: dict[str, list[t.Any]]
 
 
+class Opening(threading.Thread):
+    """A session that is being opened beside us: libpq bounds each host, and not all of them together, nor the look for their addresses."""
+
+    def __init__(self, config: Config, side: str) -> None:
+        super().__init__(daemon=True)
+        self.config = config
+        self.side = side
+        self.outcome: Connection | PgHaError | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Open it."""
+        settings = {"statement_timeout": str(STATEMENT_TIMEOUT_MS), "synchronous_commit": "on"}
+        try:
+            connection = client.connect(
+                self.config.service_file,
+                self.side,
+                application_name=schema.dead_man_name(self.config.name),
+                connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+                settings=settings,
+            )
+            client.query(connection, f"LISTEN {schema.CHANNEL}")
+            self.outcome = connection
+        except PgHaError as error:
+            self.outcome = error
+
+
 class Side:
-    """A session to one side that is opened when needed and dropped when it fails."""
+    """A session to one side that is opened when needed and dropped when it fails. Nobody waits for it longer than told."""
 
     def __init__(self, config: Config, name: str) -> None:
         self.config = config
         self.name = name
         self._connection: Connection | None = None
+        self._opening: Opening | None = None
 
-    def connection(self) -> Connection:
-        """The session, opened if there is none.
+    def connection(self, within: float) -> Connection:
+        """The session, opened if there is none; what is not open in time goes on opening for the next one who asks.
 
         :raises ClientError: the side cannot be reached
         """
         if self._connection is None:
-            settings = {"statement_timeout": str(STATEMENT_TIMEOUT_MS), "synchronous_commit": "on"}
-            self._connection = client.connect(
-                self.config.service_file,
-                self.name,
-                application_name=schema.dead_man_name(self.config.name),
-                connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
-                settings=settings,
-            )
-            client.query(self._connection, f"LISTEN {schema.CHANNEL}")
+            opening = self._opening = self._opening or Opening(self.config, self.name)
+            opening.join(within)
+            if opening.is_alive():
+                raise ClientError(f"The {self.name} has let nobody in within {within:g} s.", connection_lost=True)
+            self._opening = None
+            if opening.outcome is None or isinstance(opening.outcome, PgHaError):
+                raise opening.outcome or ClientError(f"The session to the {self.name} could not be opened.")
+            self._connection = opening.outcome
         return self._connection
 
     def drop(self) -> None:
@@ -91,10 +125,12 @@ class Side:
             self._connection.close()
             self._connection = None
 
-    def ask(self, question: t.Callable[..., t.Any], *arguments: t.Any) -> t.Any:
-        """Ask on this side's session; a failure drops the session and goes on upwards."""
+    def ask(self, question: t.Callable[..., t.Any], *arguments: t.Any, within: float = ANSWER_SECONDS) -> t.Any:
+        """Ask on this side's session; a failure drops the session and goes on upwards, and so does an answer that takes too long."""
         try:
-            return question(self.connection(), *arguments)
+            connection = self.connection(within)
+            with client.bounded(connection, within):
+                return question(connection, *arguments)
         except Exception:
             self.drop()
             raise
@@ -151,11 +187,13 @@ class Pooler:
             if not self._leads_to(shown, side):
                 raise PgHaError(f"After RELOAD {self.config.database} still leads to {shown['host']}:{shown['port']}, not to the {side}.")
 
-    def resume(self) -> None:
-        """Let clients go on, where they are held."""
+    def resume(self) -> bool:
+        """Let clients go on, where they are held; returns whether they were."""
         with self._console_dropped_on_failure():
-            if self._show()["paused"]:
-                client.query(self._open(), f"RESUME {client.quote(self.config.database)}")
+            if not self._show()["paused"]:
+                return False
+            client.query(self._open(), f"RESUME {client.quote(self.config.database)}")
+            return True
 
     @contextlib.contextmanager
     def _console_dropped_on_failure(self) -> t.Iterator[None]:
@@ -204,12 +242,20 @@ class DeadMan:
             try:
                 attempt = self.sides[here].ask(decision.read_open_epoch)
                 if attempt is None or attempt["leaves"] != here or self._has_served(here, attempt["epoch"]):
+                    self._free()
                     self.sides[here].wait(IDLE_LOOK_SECONDS)
                     continue
                 self.guard(attempt)
             except PgHaError as error:
                 self.log(error.message)
                 time.sleep(0.5)
+
+    def _free(self) -> None:
+        """No attempt holds clients now. The PAUSE of one that has ended may still come: a network delivers late what was sent into it before it was cut."""
+        # A pooler that does not run holds nobody, and systemd says so.
+        with contextlib.suppress(PgHaError):
+            if self.pooler.resume():
+                self.log("clients were held though no attempt is open: they go on")
 
     def _catch_up(self) -> None:
         """Finish an attempt in whose midst an earlier process of ours died: it had laid the link, and clients may still be held.
@@ -262,30 +308,34 @@ class DeadMan:
     def _await_decision(self, epoch: int, leaves: str, deadline: float) -> str:
         """Loop until a decision was read; from the deadline on compete for the side that the epoch leaves.
 
-        While neither side answers, clients are served by the side that the epoch leaves: its guard decides what they may do.
+        Where that side does not answer, the announcement on the other one tells as much. While neither does, clients are served by the side that
+        the epoch leaves: its guard decides what they may do.
         """
-        opens = decision.other(leaves)
+        opens, answers = decision.other(leaves), True
         while True:
-            late = time.monotonic() >= deadline
+            rest = deadline - time.monotonic()
+            late = rest <= 0
             try:
+                if (late or not answers) and self._announced(epoch, opens, ANNOUNCEMENT_ANSWER_SECONDS if late else min(ANNOUNCEMENT_ANSWER_SECONDS, rest)):
+                    return opens
                 if late:
-                    if self._announced(epoch, opens):
-                        return opens
                     return str(self.sides[leaves].ask(decision.compete, epoch, leaves, self.config.name))
-                decided = self.sides[leaves].ask(decision.read_decision, epoch)
+                decided = self.sides[leaves].ask(decision.read_decision, epoch, within=min(ANSWER_SECONDS, rest))
                 if decided is not None:
                     return str(decided)
+                answers = True
                 self.sides[leaves].wait(min(0.05, max(0.0, deadline - time.monotonic())))
             except PgHaError as error:
                 self.log(error.message)
+                answers = False
                 if late:
                     self._serve_undecided(leaves)
-                time.sleep(1.0 if late else 0.1)
+                time.sleep(1.0 if late else min(0.1, max(0.0, deadline - time.monotonic())))
 
-    def _announced(self, epoch: int, opens: str) -> bool:
+    def _announced(self, epoch: int, opens: str, within: float) -> bool:
         """Whether the next side has the announcement; an unreachable next side has told us nothing."""
         try:
-            return bool(self.sides[opens].ask(decision.is_announced, epoch, opens))
+            return bool(self.sides[opens].ask(decision.is_announced, epoch, opens, within=within))
         except PgHaError as error:
             self.log(error.message)
             return False
@@ -326,7 +376,7 @@ def place_route(config: Config, log: t.Callable[[str], None]) -> None:
     for name in decision.SIDES:
         side = Side(config, name)
         try:
-            histories.append(side.ask(decision.read_history, name))
+            histories.append(side.ask(decision.read_history, name, within=START_ANSWER_SECONDS))
         except PgHaError as error:
             log(error.message)
         finally:

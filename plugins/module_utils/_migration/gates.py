@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import typing as t
 from dataclasses import asdict, dataclass
@@ -42,7 +43,8 @@ class Context:
 
     :param here: session on the side that serves
     :param ahead: session on the next side
-    :param consoles: a console per pooler
+    :param poolers: names of all poolers
+    :param open_console: opens the console of one of them
     :param leaves: side that serves
     :param serves: next side
     :param database: pooled database
@@ -59,7 +61,8 @@ class Context:
 
     here: Connection
     ahead: Connection
-    consoles: dict[str, Connection]
+    poolers: tuple[str, ...]
+    open_console: t.Callable[[str], Connection]
     leaves: str
     serves: str
     database: str
@@ -84,8 +87,12 @@ def evaluate(context: Context, chosen: t.Sequence[Gate]) -> list[dict[str, str]]
         try:
             failures.extend(gate(context))
         except (PgHaError, KeyError, TypeError, ValueError) as error:
-            failures.append(Failure(gate.__name__, "", f"could not be evaluated: {error}", "mend what hinders it; unknown counts as failed"))
+            failures.append(_unknown(gate.__name__, "", error))
     return [asdict(failure) for failure in failures]
+
+
+def _unknown(gate: str, what: str, error: Exception) -> Failure:
+    return Failure(gate, what, f"could not be evaluated: {str(error).rstrip('.')}", "mend what hinders it; unknown counts as failed")
 
 
 def strange(sides: dict[str, Connection]) -> list[dict[str, str]]:
@@ -279,29 +286,34 @@ def locks(context: Context) -> t.Iterator[Failure]:
 
 def poolers(context: Context) -> t.Iterator[Failure]:
     """Every pooler serves the database from the side that serves now, in transaction mode, not paused."""
-    if not context.consoles:
+    if not context.poolers:
         yield Failure("poolers", "", "there is no pooler", "put PgBouncer in front of the application (group pg_ha_pgbouncer)")
-    for name, console in sorted(context.consoles.items()):
-        row = read_pooled(console, context.database)
-        if row is None:
-            yield Failure("poolers", name, f"it knows no database {context.database}", "run playbooks/provision.yml")
-            continue
-        if row["pool_mode"] != "transaction":
-            yield Failure("poolers", name, f"its pool mode is {row['pool_mode']}: PAUSE would wait for every session to end", "set pool_mode = transaction")
-        if (row["host"], int(row["port"])) != context.endpoint_now:
-            yield Failure(
-                "poolers",
-                name,
-                f"it leads to {row['host']}:{row['port']}, not to {context.endpoint_now[0]}:{context.endpoint_now[1]}",
-                "look at pg-ha-dead-man there",
-            )
-        if row["paused"]:
-            yield Failure("poolers", name, "it is paused", f"RESUME {client.quote(context.database)} on its console")
+    for name in sorted(context.poolers):
+        # One that does not answer is named, and hides nothing of the others.
+        try:
+            with contextlib.closing(context.open_console(name)) as console:
+                yield from _pooler(context, name, console)
+        except PgHaError as error:
+            yield _unknown("poolers", name, error)
+
+
+def _pooler(context: Context, name: str, console: Connection) -> t.Iterator[Failure]:
+    row = read_pooled(console, context.database)
+    if row is None:
+        yield Failure("poolers", name, f"it knows no database {context.database}", "run playbooks/provision.yml")
+        return
+    if row["pool_mode"] != "transaction":
+        yield Failure("poolers", name, f"its pool mode is {row['pool_mode']}: PAUSE would wait for every session to end", "set pool_mode = transaction")
+    if (row["host"], int(row["port"])) != context.endpoint_now:
+        words = f"it leads to {row['host']}:{row['port']}, not to {context.endpoint_now[0]}:{context.endpoint_now[1]}"
+        yield Failure("poolers", name, words, "look at pg-ha-dead-man there")
+    if row["paused"]:
+        yield Failure("poolers", name, "it is paused", f"RESUME {client.quote(context.database)} on its console")
 
 
 def dead_men(context: Context) -> t.Iterator[Failure]:
     """Every pooler's dead man listens on the side that serves."""
-    wanted = {schema.dead_man_name(name): name for name in context.consoles}
+    wanted = {schema.dead_man_name(name): name for name in context.poolers}
     bound = time.monotonic() + 5
     while True:
         rows = client.query(context.here, "SELECT DISTINCT application_name AS name FROM pg_stat_activity WHERE datname = current_database()")

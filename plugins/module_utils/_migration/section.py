@@ -180,8 +180,7 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
     read_durability(sessions.ahead)
     if watch.large_objects is not None:
         client.query(sessions.canceller, LARGE_OBJECTS_STATE)
-    for console in sessions.lookers.values():
-        is_served(console, attempt)
+    behind(sessions.lookers, attempt)
 
 
 def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, carry: Carry) -> None:
@@ -478,24 +477,35 @@ def _await_announcement(attempt: Attempt, sessions: Sessions, patience_seconds: 
 
 def _await_poolers(attempt: Attempt, sessions: Sessions, bound_seconds: float) -> None:
     bound = time.monotonic() + bound_seconds
-    while behind := [name for name, console in sorted(sessions.lookers.items()) if not _has_come(name, console, attempt)]:
+    while late := _behind_after_decision(sessions, attempt):
         if time.monotonic() > bound:
             raise UnknownState(
-                f"Decided for the {attempt.serves}, but {', '.join(behind)} did not come over within {bound_seconds:g} s: look at pg-ha-dead-man there."
+                f"Decided for the {attempt.serves}, but {', '.join(late)} did not come over within {bound_seconds:g} s: look at pg-ha-dead-man there."
             )
         # The pooler itself answers, while it opens the connections that clients wait for.
         time.sleep(0.01)
 
 
-def _has_come(name: str, console: Connection, attempt: Attempt) -> bool:
-    """As is_served.
-
-    :raises UnknownState: this pooler does not answer (its dead man goes on by itself)
-    """
+def _behind_after_decision(sessions: Sessions, attempt: Attempt) -> list[str]:
     try:
-        return is_served(console, attempt)
+        return behind(sessions.lookers, attempt)
     except ClientError as error:
-        raise UnknownState(f"Decided for the {attempt.serves}, but whether {name} came over is unknown: {error.message}") from error
+        raise UnknownState(f"Decided for the {attempt.serves}, where its dead man takes each pooler, but one cannot be seen: {error.message}") from error
+
+
+def behind(consoles: dict[str, Connection], attempt: Attempt) -> list[str]:
+    """Names of the poolers that do not show the next side's endpoint, unpaused.
+
+    :raises ClientError: one does not answer; names it
+    """
+    found = []
+    for name, console in sorted(consoles.items()):
+        try:
+            if not is_served(console, attempt):
+                found.append(name)
+        except ClientError as error:
+            raise ClientError(f"{name}: {error.message}") from error
+    return found
 
 
 def is_served(console: Connection, attempt: Attempt) -> bool:

@@ -153,22 +153,30 @@ def query_console(console: Connection, statement: str, timeout_seconds: float = 
 
     :raises ClientError: the console refused, or did not answer in time
     """
+    with bounded(console, timeout_seconds) as late:
+        try:
+            return query(console, statement)
+        except ClientError as error:
+            if not late.is_set():
+                raise
+            raise ClientError(f"The pooler's console did not answer {statement} within {timeout_seconds:g} s: look at the unit pgbouncer there.") from error
+
+
+@contextlib.contextmanager
+def bounded(connection: Connection, timeout_seconds: float) -> t.Iterator[threading.Event]:
+    """Cut a session's wire at the end of a time, whatever is waited for on it then; the event says that this was done."""
     late = threading.Event()
 
     def give_up() -> None:
         late.set()
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(console.fileno())) as wire:
+        with contextlib.suppress(OSError, psycopg2.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
             wire.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(timeout_seconds, give_up)
     timer.daemon = True
     timer.start()
     try:
-        return query(console, statement)
-    except ClientError as error:
-        if not late.is_set():
-            raise
-        raise ClientError(f"The pooler's console did not answer {statement} within {timeout_seconds:g} s: look at the unit pgbouncer there.") from error
+        yield late
     finally:
         timer.cancel()
 

@@ -153,8 +153,14 @@ def test_every_phase_refuses_another_inventory_before_it_changes_anything(
     assert not words or found["wrong_inventory"].endswith(f"{journal.STRANGE_REMEDY}.")
 
 
-def test_of_two_controllers_one_is_refused(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
+def phase(migration: Migration) -> list[dict[str, t.Any]]:
+    """What the journal says of phase cut_over."""
+    return client.query(migration.ahead, "SELECT migration, phase, state, inputs, run FROM ha_migration.phase")
+
+
+def test_of_two_controllers_one_is_refused_and_the_journal_names_the_other(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second comes while clients are held for the first."""
+    named = {"migration": "m", "phase": "cut_over"}
     within, goes_on = threading.Event(), threading.Event()
     first: dict[str, t.Any] = {}
 
@@ -164,14 +170,20 @@ def test_of_two_controllers_one_is_refused(migration: Migration, monkeypatch: py
             assert goes_on.wait(20)
 
     observe(monkeypatch, stop)
-    worker = threading.Thread(target=lambda: first.update(outcome=migration.cut_over()), daemon=True)
+    assert not migration.cut_over(only_gates=True, journal={**named, "inputs": "asked"}).result["failed_gates"] and phase(migration) == []
+    migration.cut_over(check_mode=True, journal={**named, "inputs": "predicted"})
+    assert phase(migration) == []
+    worker = threading.Thread(target=lambda: first.update(outcome=migration.cut_over(journal={**named, "inputs": "one"})), daemon=True)
     worker.start()
     try:
         assert within.wait(20)
+        begun = [{**named, "state": "running", "inputs": "one", "run": "test"}]
+        assert phase(migration) == begun
         began = time.monotonic()
         with pytest.raises(GateError, match="^Another cutover or roll back of this migration runs just now, .* wait for its end.$") as caught:
-            migration.cut_over(run="second")
+            migration.cut_over(run="second", journal={**named, "inputs": "two"})
         assert caught.value.details["busy"] is True and time.monotonic() - began < 5
+        assert phase(migration) == begun
     finally:
         goes_on.set()
         worker.join(30)

@@ -116,10 +116,11 @@ def services(path: pathlib.Path, port: int) -> str:
     return str(path)
 
 
-def context(**changes: t.Any) -> gates.Context:
-    """As much of a gate's context as the gate of the poolers reads."""
+def evaluate(open_console: t.Callable[[str], t.Any]) -> list[dict[str, str]]:
+    """The gate of the poolers, with as much of a context as it reads."""
     values: dict[str, t.Any] = dict.fromkeys(gates.Context.__dataclass_fields__)
-    return gates.Context(**{**values, "database": "postgres", "endpoint_now": ("old", 5432), **changes})
+    values.update(database="postgres", endpoint_now=("old", 5432), poolers=("lb",), open_console=open_console)
+    return gates.evaluate(gates.Context(**values), [gates.poolers])
 
 
 @pytest.fixture
@@ -130,8 +131,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_good_console_of_the_fake_is_good(tmp_path: pathlib.Path) -> None:
     """Otherwise the tests below would pass with any fake."""
-    console = client.connect_console(services(tmp_path / "s", Fake(rows(MODE, t.cast("dict[str, str | None]", GOOD))).port), "pooler_lb")
-    assert gates.evaluate(context(consoles={"lb": console}), [gates.poolers]) == []
+    file = services(tmp_path / "s", Fake(rows(MODE, t.cast("dict[str, str | None]", GOOD))).port)
+    assert evaluate(lambda name: client.connect_console(file, f"pooler_{name}")) == []
 
 
 @pytest.mark.parametrize("how", ANSWERS)
@@ -139,8 +140,8 @@ def test_a_console_that_misbehaves_is_one_bounded_sentence_for_gate_section_and_
     answer, words = ANSWERS[how]
     file = services(tmp_path / "s", Fake(answer).port)
     began = time.monotonic()
-    failed = gates.evaluate(context(consoles={"lb": client.connect_console(file, "pooler_lb")}), [gates.poolers])
-    assert len(failed) == 1 and "could not be evaluated" in failed[0]["message"]
+    failed = evaluate(lambda name: client.connect_console(file, f"pooler_{name}"))
+    assert len(failed) == 1 and failed[0]["object"] == "lb" and "could not be evaluated" in failed[0]["message"]
     with pytest.raises(ClientError, match=words) as caught:
         client_rows(file)
     assert "\n" not in caught.value.message
@@ -179,9 +180,9 @@ def test_a_stopped_pgbouncer_fails_its_gate_and_the_look_at_connections(quick: N
     console = client.connect_console(file, "pooler_lb")
     began = time.monotonic()
     with stopped(pgbouncer):
-        failed = gates.evaluate(context(consoles={"lb": console}), [gates.poolers])
+        failed = evaluate(lambda _name: console)
         assert [gate["message"] for gate in failed] == [
-            "could not be evaluated: The pooler's console did not answer SHOW CONFIG within 0.5 s: look at the unit pgbouncer there."
+            "could not be evaluated: The pooler's console did not answer SHOW CONFIG within 0.5 s: look at the unit pgbouncer there"
         ]
         problem = connections.try_pooler(file, Service("pooler_lb", "pooler", "lb", "6432", "operator", "pgbouncer"), "postgres", 2)
         assert isinstance(problem, Problem) and problem.kind == "silent"
@@ -210,7 +211,7 @@ def test_a_pooler_that_stops_is_not_paused_for_ever(pgbouncer: Pgbouncer, tmp_pa
 def test_a_pooler_that_stops_after_the_decision_does_not_hold_the_mover(quick: None, pgbouncer: Pgbouncer, tmp_path: pathlib.Path) -> None:
     made = sessions(pgbouncer, services(tmp_path / "s", pgbouncer.port))
     began = time.monotonic()
-    with stopped(pgbouncer), pytest.raises(UnknownState, match="Decided for the target, but whether lb2 came over is unknown: .*did not answer"):
+    with stopped(pgbouncer), pytest.raises(UnknownState, match="Decided for the target, .* but one cannot be seen: lb2: .*did not answer"):
         section._await_poolers(ATTEMPT, made, 1.0)
     assert time.monotonic() - began < 3
 

@@ -82,4 +82,5 @@ class FakePooler:
         self.state.side = side
 
     def resume(self):
-        self.state.paused = False
+        was, self.state.paused = self.state.paused, False
+        return was

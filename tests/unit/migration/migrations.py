@@ -46,6 +46,8 @@ class Ended(Exception):
 class Migration:
     """Two databases after phase replicate, a pooler on the source and its dead man."""
 
+    application = APPLICATION
+
     def __init__(self, server, folder, monkeypatch, method):
         self.server = server
         self.method = method
@@ -57,21 +59,30 @@ class Migration:
         self.here, self.ahead = self.connect("source"), self.connect("target")
         for side in (self.here, self.ahead):
             schema.ensure_schema(side)
-        client.query(self.here, APPLICATION)
+        client.query(self.here, self.application)
         params = {name: option.get("default") for name, option in replication_copy.argument_spec().items()}
         params.update(service_file=self.service_file, method=method, parts="schema" if method == "dump" else "all", jobs=2, work_directory=str(folder))
         params["link"] = None if method == "dump" else {**self.reach(), "passfile": None, "ca_file": None}
         replication_copy.run(params, False, run_command)
-        self.pooler = PoolerState()
-        self.dead_man = dead_man.DeadMan(dead_man.Config("lb1", "app", self.service_file, str(folder / "route.ini"), {}, {}), self._heard)
-        self.dead_man.pooler = FakePooler(self.pooler)
-        monkeypatch.setattr(migration_cutover.Cutover, "consoles", lambda _self: {"lb1": Console(self.pooler)})
+        self.make_poolers(monkeypatch)
         # The server of the tests runs without fsync.
         for brings in (bring.ByDump, bring.ByLink):
             monkeypatch.setattr(brings, "gates", tuple(gate for gate in brings.gates if gate is not gates.durability))
+
+    def make_poolers(self, monkeypatch):
+        """The pooler and its dead man."""
+        self.pooler = PoolerState()
+        self.dead_man = dead_man.DeadMan(dead_man.Config("lb1", "app", self.service_file, str(self.folder / "route.ini"), {}, {}), self._heard)
+        self.dead_man.pooler = FakePooler(self.pooler)
+        monkeypatch.setattr(migration_cutover.Cutover, "console", lambda _self, _name: Console(self.pooler))
         self.ended = False
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
+        # A session that it opens beside one of the test's would find the test's service file.
+        deadline = time.monotonic() + 10
+        while not all(side._connection for side in self.dead_man.sides.values()):
+            assert time.monotonic() < deadline, "the dead man is not connected"
+            time.sleep(0.01)
 
     def _keep(self):
         with contextlib.suppress(Ended):
@@ -113,6 +124,11 @@ class Migration:
             self.write(side)
         return caught.value.details["sqlstate"] == "25006"
 
+    def end_poolers(self):
+        """The dead man would go on for ever, and its next connection would turn PGSERVICEFILE of later tests into this one's."""
+        self._keeper.join(10)
+        assert not self._keeper.is_alive()
+
     def end(self):
         self.ended = True
         for connection in (self.here, self.ahead):
@@ -121,6 +137,4 @@ class Migration:
         for name in self.names.values():
             client.query(admin, f"DROP DATABASE {name} WITH (FORCE)")
         admin.close()
-        # It would go on for ever, and its next connection would turn PGSERVICEFILE of later tests into this one's.
-        self._keeper.join(10)
-        assert not self._keeper.is_alive()
+        self.end_poolers()

@@ -279,7 +279,7 @@ def test_a_dead_man_that_starts_while_a_side_is_lost_lets_clients_go_on_unless_a
         decision.open_epoch(run.here, 1, "test", "source", 1000)
     run.pooler.paused, run.pooler.side = True, placed
 
-    def lose(question, *arguments):
+    def lose(question, *arguments, **bound):
         raise ClientError("The side is lost.")
 
     for side in lost:
