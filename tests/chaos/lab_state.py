@@ -145,10 +145,24 @@ def play(path: str, log: Path) -> int:
     return moves.Move(_run.playbook(path), log).process.wait()
 
 
+def uncovered() -> list[str]:
+    """Standbys of a target that serves which do not have the slot of the way back. They look for new ones twice a minute, and at once when told to reload."""
+    leading = leaders()
+    if serves() != "target" or len(leading) != 1:
+        return []
+    found = []
+    for name in set(TARGET_SERVERS) - set(leading):
+        statement = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_reverse' AND synced AND NOT temporary"
+        if ask(name, statement, "postgres") != [["1"]]:
+            found.append(f"{name} does not have the slot of the way back")
+            ask(name, "SELECT pg_reload_conf()", "postgres")
+    return found
+
+
 def following() -> list[str]:
-    """Slots that nobody reads although their followers had time to come back."""
+    """Slots that nobody reads, or that standbys lack, although there was time for it."""
     end = time.monotonic() + LINK_SECONDS
-    while (found := loose_slots()) and time.monotonic() < end:
+    while (found := loose_slots() + uncovered()) and time.monotonic() < end:
         time.sleep(1)
     return found
 

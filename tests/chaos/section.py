@@ -21,7 +21,7 @@ def main() -> int:
     """Compare, then move."""
     stand_in_for_ansible()
     from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError
-    from ansible_collections.freight.pg_ha.plugins.modules import cutover, parity
+    from ansible_collections.freight.pg_ha.plugins.modules import cutover, migration_phase_info, parity
 
     given = json.load(sys.stdin)
     leaves = "source" if given["serves"] == "target" else "target"
@@ -30,13 +30,13 @@ def main() -> int:
         "progress_file": os.path.join(os.path.dirname(given["service_file"]), "chaos.json"),
         "run": given["run"],
         "serves": leaves,
+        "catch_up_seconds": 60,
     }
+    journal = {"service_file": given["service_file"], "migration": "freight", "phase": "verify"}
     try:
-        # What was decided before is finished without one; what was not is refused without one.
-        given["parity"] = parity.run(filled(parity.argument_spec(), comparison), False).result["evidence"]
-    except PgHaError as error:
-        print(f"no comparison: {error.message}", flush=True)
-    try:
+        # What was decided before is finished without one.
+        if migration_phase_info.run(filled(migration_phase_info.argument_spec(), journal)).result["phase"]["serves"] == leaves:
+            given["parity"] = parity.run(filled(parity.argument_spec(), comparison), False).result["evidence"]
         # Programs run with the method dump only.
         outcome = cutover.run(filled(cutover.argument_spec(), given), False, lambda *arguments, **options: (1, "", "no program is run here"))
     except PgHaError as error:

@@ -43,6 +43,9 @@ ANNOUNCEMENT_ANSWER_SECONDS = 0.5
 # How long a pooler that starts waits for a side: of several hosts the first ones may be gone.
 START_ANSWER_SECONDS = 8.0
 IDLE_LOOK_SECONDS = 1.0
+# How long after an attempt its PAUSE may still come: a network delivers late what was sent into it before it was cut, until the sender gives up
+# (tcp_user_timeout, 10 s). Whoever pauses the pooler by hand at another time has a reason.
+LATE_PAUSE_SECONDS = 60.0
 # After this long without the announcement over the link the dead man writes it on the next side itself.
 ANNOUNCEMENT_PATIENCE_SECONDS = 1.0
 
@@ -233,6 +236,7 @@ class DeadMan:
         self.log = log
         self.pooler = Pooler(config)
         self.sides = {side: Side(config, side) for side in decision.SIDES}
+        self._attempt_ended_at: float | None = None
 
     def run(self) -> t.NoReturn:
         """For ever: whatever fails is logged and tried again."""
@@ -242,16 +246,21 @@ class DeadMan:
             try:
                 attempt = self.sides[here].ask(decision.read_open_epoch)
                 if attempt is None or attempt["leaves"] != here or self._has_served(here, attempt["epoch"]):
-                    self._free()
+                    self._take_back_late_pause()
                     self.sides[here].wait(IDLE_LOOK_SECONDS)
                     continue
-                self.guard(attempt)
+                try:
+                    self.guard(attempt)
+                finally:
+                    self._attempt_ended_at = time.monotonic()
             except PgHaError as error:
                 self.log(error.message)
                 time.sleep(0.5)
 
-    def _free(self) -> None:
-        """No attempt holds clients now. The PAUSE of one that has ended may still come: a network delivers late what was sent into it before it was cut."""
+    def _take_back_late_pause(self) -> None:
+        """No attempt holds clients now, but one has just ended."""
+        if self._attempt_ended_at is None or time.monotonic() - self._attempt_ended_at > LATE_PAUSE_SECONDS:
+            return
         # A pooler that does not run holds nobody, and systemd says so.
         with contextlib.suppress(PgHaError):
             if self.pooler.resume():

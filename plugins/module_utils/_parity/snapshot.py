@@ -163,19 +163,20 @@ def check_link(way: Way, here: Connection, ahead: Connection) -> None:
 
     :raises GateError: says what and what to do
     """
-    slot = read_slot_wal(here, way.link)
-    if given_up := read_given_up(here, ahead, slot):
+    if given_up := read_given_up(here, ahead, read_slot_wal(here, way.link)):
         raise GateError(given_up)
     repair = "run the phase replicate first" if way.ahead == "target" else "there is no way back (cutover.json says why)"
     subscription = client.query(
         ahead,
-        "SELECT oid, subenabled FROM pg_subscription WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        "SELECT oid, subenabled, subslotname::text AS slot FROM pg_subscription "
+        "WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
         (way.link,),
     )
     if not subscription:
         raise GateError(f"The {way.ahead} has no subscription {way.link}: {repair}.")
-    if slot is None:
-        raise GateError(f"The {way.here} has no slot {way.link} (a failover before its standbys had it?): {_NO_SLOT[way.ahead]}.")
+    slot = subscription[0]["slot"]
+    if not client.query_value(here, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s)", (slot,)):
+        raise GateError(f"The {way.here} has no slot {slot or way.link} (a failover before its standbys had it?): {_NO_SLOT[way.ahead]}.")
     if not subscription[0]["subenabled"]:
         raise GateError(f"The subscription {way.link} on the {way.ahead} is disabled: look at that server's log, enable it, run again.")
     copying = client.query(

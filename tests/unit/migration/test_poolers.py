@@ -10,10 +10,11 @@ module again finishes, and nothing is lost or doubled and no side took a write a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import dead_man, decision, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
 from .poolers import BUDGET_SECONDS, poolers
@@ -183,3 +184,15 @@ def test_a_mover_killed_between_two_flips_leaves_the_second_to_its_dead_man(pool
             poolers.wait_for_writes("lb2", case.opened, case.began, BOUND_SECONDS)
             assert client.query_value(poolers.side(case.left), f"SELECT state FROM {schema.SCHEMA}.epoch ORDER BY epoch DESC LIMIT 1") == "open"
             case.again()
+
+
+@pytest.mark.parametrize(("since", "taken_back"), [(None, False), (5, True), (dead_man.LATE_PAUSE_SECONDS + 1, False)])
+def test_a_pause_by_hand_is_left_alone_unless_an_attempt_has_just_ended(monkeypatch, since, taken_back):
+    resumed = []
+    monkeypatch.setattr(dead_man.Pooler, "resume", lambda pooler: bool(resumed.append(pooler)))
+    config = dead_man.Config(**dict.fromkeys([field.name for field in dataclasses.fields(dead_man.Config)], None))
+    man = dead_man.DeadMan(config, lambda text: None)
+    if since is not None:
+        man._attempt_ended_at = time.monotonic() - since
+    man._take_back_late_pause()
+    assert bool(resumed) is taken_back

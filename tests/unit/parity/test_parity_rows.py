@@ -229,6 +229,19 @@ def test_a_stopped_link_is_refused_before_any_lock(pair: t.Any) -> None:
     pair.wait_for_link()
 
 
+def test_a_link_whose_slot_is_gone_is_refused_at_once(pair: t.Any) -> None:
+    slot = pair.on("target", "SELECT subslotname::text FROM pg_subscription WHERE subname = %s", (names.FORWARD_LINK,))[0]["subslotname"]
+    try:
+        pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} DISABLE")
+        pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} SET (slot_name = 'nowhere')")
+        with pytest.raises(GateError, match="source has no slot nowhere .* copy anew"):
+            compare(pair)
+    finally:
+        pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} SET (slot_name = '{slot}')")
+        pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} ENABLE")
+    pair.wait_for_link()
+
+
 def test_a_running_cutover_is_respected(pair: t.Any) -> None:
     pair.on("source", "SELECT pg_advisory_lock(%s, %s)", (names.LOCK_CLASS, names.LOCK_CUTOVER))
     try:
