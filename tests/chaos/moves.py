@@ -22,8 +22,8 @@ from .faults import Broken, docker, kill_tree, on, run_on
 PROGRAM = "/opt/pg_ha_chaos"
 CONNECTIONS = "/run/pg_ha"
 SERVICE_FILE = f"{CONNECTIONS}/freight/pg_service.conf"
-# Makes the connection files, which are gone when the mover was switched off; changes nothing else.
-PREPARE = "playbooks/assess.yml"
+# Makes the connection files, which are gone when the mover was switched off, and brings the dead man up to date.
+PREPARE = "tests/chaos/prepare.yml"
 SOURCE, TARGET = {"host": "source", "port": 5432}, {"host": "lb1", "port": 5000}
 LINK = {"user": "ha_migration_link"}
 # As roles/cutover/vars/main.yml: how the side that is left reaches the other.
@@ -115,7 +115,11 @@ def section_parameters(direction: str) -> dict[str, Any]:
 
 
 def install() -> None:
-    """Lay the section's program and the collection's code on the mover."""
+    """Lay the section's program and the collection's code on the mover, and what the section counts on where it belongs.
+
+    :raises Broken: the playbook that does so failed
+    """
+    _prepare()
     on("mover", "rm", "-rf", PROGRAM)
     plugins = f"{PROGRAM}/ansible_collections/freight/pg_ha/plugins"
     run_on("mover", "mkdir", "-p", plugins)
@@ -135,5 +139,10 @@ def keep_connections() -> None:
             _kept["tar"] = subprocess.run(["docker", "exec", "pg-ha-lab-mover", "tar", "-C", "/run", "-c", "pg_ha"], capture_output=True, check=True).stdout
     elif _kept:
         subprocess.run(["docker", "exec", "-i", "pg-ha-lab-mover", "tar", "-C", "/run", "-xp"], input=_kept["tar"], capture_output=True, check=True)
-    elif subprocess.run(_run.playbook(PREPARE), cwd=_run.ROOT, env=_run.environment(), stdout=subprocess.DEVNULL, check=False).returncode:
-        raise Broken(f"{PREPARE} failed, so that the mover cannot connect.")
+    else:
+        _prepare()
+
+
+def _prepare() -> None:
+    if _run.run_playbook(PREPARE):
+        raise Broken(f"{PREPARE} failed.")
