@@ -175,8 +175,11 @@ def check_link(way: Way, here: Connection, ahead: Connection) -> None:
     if not subscription:
         raise GateError(f"The {way.ahead} has no subscription {way.link}: {repair}.")
     slot = subscription[0]["slot"]
+    if slot is None:
+        move = "roll_back.yml" if way.ahead == "target" else "cut_over.yml"
+        raise GateError(f"The subscription {way.link} on the {way.ahead} was laid and is not attached: the last move is unfinished, run {move} again first.")
     if not client.query_value(here, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s)", (slot,)):
-        raise GateError(f"The {way.here} has no slot {slot or way.link} (a failover before its standbys had it?): {_NO_SLOT[way.ahead]}.")
+        raise GateError(f"The {way.here} has no slot {slot} (a failover before its standbys had it?): {_NO_SLOT[way.ahead]}.")
     if not subscription[0]["subenabled"]:
         raise GateError(f"The subscription {way.link} on the {way.ahead} is disabled: look at that server's log, enable it, run again.")
     copying = client.query(

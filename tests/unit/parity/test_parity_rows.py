@@ -229,15 +229,18 @@ def test_a_stopped_link_is_refused_before_any_lock(pair: t.Any) -> None:
     pair.wait_for_link()
 
 
-def test_a_link_whose_slot_is_gone_is_refused_at_once(pair: t.Any) -> None:
-    slot = pair.on("target", "SELECT subslotname::text FROM pg_subscription WHERE subname = %s", (names.FORWARD_LINK,))[0]["subslotname"]
+@pytest.mark.parametrize(
+    ("slot", "words"), [("'nowhere'", "source has no slot nowhere .* copy anew"), ("NONE", "is not attached: .* run roll_back.yml again first")]
+)
+def test_a_link_whose_slot_is_gone_or_was_never_given_is_refused_at_once(pair: t.Any, slot: str, words: str) -> None:
+    before = pair.on("target", "SELECT subslotname::text FROM pg_subscription WHERE subname = %s", (names.FORWARD_LINK,))[0]["subslotname"]
     try:
         pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} DISABLE")
-        pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} SET (slot_name = 'nowhere')")
-        with pytest.raises(GateError, match="source has no slot nowhere .* copy anew"):
+        pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} SET (slot_name = {slot})")
+        with pytest.raises(GateError, match=words):
             compare(pair)
     finally:
-        pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} SET (slot_name = '{slot}')")
+        pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} SET (slot_name = '{before}')")
         pair.on("target", f"ALTER SUBSCRIPTION {names.FORWARD_LINK} ENABLE")
     pair.wait_for_link()
 
