@@ -38,12 +38,12 @@ MOST_SECONDS = 60
 class Writers:
     """Clients of the source. One writes quickly; the others hold transactions open over the moments that matter."""
 
-    def __init__(self, migration):
+    def __init__(self, migration, first=1):
         self.migration = migration
         self.stop = threading.Event()
         self.committed = 0
         self.problems = []
-        self.threads = [threading.Thread(target=self.work, args=(seed, pause)) for seed, pause in ((1, 0), (2, 0.05), (3, 0.2))]
+        self.threads = [threading.Thread(target=self.work, args=(first + number, pause)) for number, pause in enumerate((0, 0.05, 0.2))]
 
     def __enter__(self):
         for thread in self.threads:
