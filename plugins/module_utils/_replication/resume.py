@@ -100,7 +100,7 @@ def read_in_the_way(target: Connection, table: Table) -> InTheWay:
         "FROM (SELECT %s::regclass::oid AS oid) r",
         (table.quoted,),
     )[0]
-    words = {name: "ALWAYS" for name in row["always"]} | {name: "REPLICA" for name in row["replica"]}
+    words = dict.fromkeys(row["always"], "ALWAYS") | dict.fromkeys(row["replica"], "REPLICA")
     return InTheWay(
         referenced=row["referenced"],
         silence=tuple(f"ALTER TABLE ONLY {table.quoted} DISABLE TRIGGER {identifier(name)}" for name in words),

@@ -22,8 +22,8 @@ from ansible_collections.freight.pg_ha.plugins.modules import parity
 
 from tests.evidence import problems
 from tests.playbooks.conftest import free_port
-from tests.unit.replication.conftest import APPLICATION, Migration
-from tests.unit.replication.test_resume import FINISHED, UNFINISHED, WEIRD, Writers, assert_the_same, done, files, half, kill, kill_at, never  # noqa: F401  a fixture
+from tests.unit.replication.conftest import APPLICATION, UNFINISHED, WEIRD, Migration
+from tests.unit.replication.test_resume import FINISHED, Writers, assert_the_same, done, files, kill, kill_at, never
 
 ALL = (*FINISHED, *UNFINISHED)
 CHILD, BIG, PART = '"public"."child"', '"public"."big"', '"public"."parent_2"'
@@ -197,7 +197,7 @@ def test_triggers_that_fire_for_replicas_do_not_see_the_copy_and_are_as_before(m
         "SET search_path = public; CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "IF current_setting('application_name') LIKE '%copy%' THEN RAISE EXCEPTION 'fired'; END IF; RETURN NEW; END $$; "
         "CREATE TRIGGER every BEFORE INSERT OR DELETE ON big FOR EACH ROW EXECUTE FUNCTION refuse(); ALTER TABLE big ENABLE ALWAYS TRIGGER every; "
-        "CREATE TRIGGER \"r %s\" BEFORE TRUNCATE ON child EXECUTE FUNCTION refuse(); ALTER TABLE child ENABLE REPLICA TRIGGER \"r %s\"",
+        'CREATE TRIGGER "r %s" BEFORE TRUNCATE ON child EXECUTE FUNCTION refuse(); ALTER TABLE child ENABLE REPLICA TRIGGER "r %s"',
     )
     follow(migration)
     damage(migration, ["public.child", "public.big"])
@@ -214,7 +214,7 @@ def test_triggers_that_fire_for_replicas_do_not_see_the_copy_and_are_as_before(m
     [
         ("source", "SELECT pg_drop_replication_slot('ha_migration_forward')", "the slot on the source is gone.*pg_ha_repeat"),
         ("source", "CREATE TABLE public.late (id int PRIMARY KEY)", "no longer those that are followed.*pg_ha_repeat"),
-        ("target", "UPDATE ha_migration.copy SET detail = '{\"oid\": 1}' WHERE relation = '\"public\".\"heap\"'", "tables are no longer the same.*pg_ha_repeat"),
+        ("target", 'UPDATE ha_migration.copy SET detail = \'{"oid": 1}\' WHERE relation = \'"public"."heap"\'', "tables are no longer the same.*pg_ha_repeat"),
     ],
 )
 def test_what_cannot_be_mended_is_refused_and_left_as_it_is(migration, side, statement, why):
@@ -296,7 +296,9 @@ class Targets:
         self.run("pg_ctl", "-D", self.folder / name, "-w", "-l", self.folder / f"{name}.log", "-o", f"{options} -c wal_retrieve_retry_interval=100ms", "start")
 
     def stop(self, name):
-        subprocess.run([str(self.bin / "pg_ctl"), "-D", str(self.folder / name), "-m", "immediate", "-w", "stop"], check=False, capture_output=True, **self.user)
+        subprocess.run(
+            [str(self.bin / "pg_ctl"), "-D", str(self.folder / name), "-m", "immediate", "-w", "stop"], check=False, capture_output=True, **self.user
+        )
 
 
 class Cluster(Migration):
