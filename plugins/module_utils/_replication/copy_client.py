@@ -124,13 +124,13 @@ def read_source(connection: Connection) -> dict[str, t.Any]:
         "SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level, pg_is_in_recovery() AS in_recovery, "
         "pg_encoding_to_char(encoding)::text AS encoding, "
         "current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots WHERE slot_name <> %s) AS slots_free, "
-        "current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication) AS senders_free, "
+        "current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication WHERE application_name <> %s) AS senders_free, "
         "(SELECT count(*)::int FROM pg_largeobject_metadata) AS large_objects, "
         "(SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS slot_wal_keep_mib, "
         "(SELECT database::text FROM pg_replication_slots WHERE slot_name = %s AND database <> current_database()) AS slot_elsewhere, "
         f"ARRAY(SELECT DISTINCT n.nspname::text {_USER_RELATIONS} UNION SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' "
         "AND nspname <> 'information_schema') AS schemas FROM pg_database WHERE datname = current_database()",
-        (own.FORWARD_LINK, own.FORWARD_LINK),
+        (own.FORWARD_LINK, own.FORWARD_LINK, own.FORWARD_LINK),
     )[0]
 
 

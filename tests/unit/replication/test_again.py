@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import resume
 from ansible_collections.freight.pg_ha.plugins.modules import parity
 
 from tests.evidence import problems
@@ -207,6 +208,20 @@ def test_triggers_that_fire_for_replicas_do_not_see_the_copy_and_are_as_before(m
     migration.copy(again=["public.child", "public.big"])
     assert migration.value("target", states) == before
     assert_the_same(migration)
+
+
+def test_nothing_applies_while_tables_are_emptied(migration, monkeypatch):
+    """The worker would take their locks in another order, and one of both would die of the deadlock."""
+    follow(migration)
+    real, running = resume.read_in_the_way, []
+
+    def read(target, table):
+        running.append(migration.value("target", "SELECT count(*) FROM pg_stat_subscription WHERE subname = 'ha_migration_forward' AND pid IS NOT NULL"))
+        return real(target, table)
+
+    monkeypatch.setattr(resume, "read_in_the_way", read)
+    migration.copy(again=["public.child", "public.heap"])
+    assert running == [0, 0]
 
 
 @pytest.mark.parametrize(
