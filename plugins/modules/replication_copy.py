@@ -17,6 +17,8 @@ description:
     the others are copied again at a snapshot from which the link follows without a gap. Until then the slot holds back the source's WAL.
   - It is begun anew where it had finished no table, where slot, publication or subscription are gone or the slot has lost WAL, and where the source's schema
     has changed. A finished copy is not repeated.
+  - Tables of a finished copy that were found to differ (O(again)) are copied again in the same way. The others are not touched, but follow only after it.
+    Sequences, large objects and the schema are left as they are.
   - Never writes to a target that holds tables which are not its own, nor to one that serves the applications.
   - Large objects, sequences and unlogged tables do not follow. The first two are copied once; unlogged tables are left empty and named in the result.
 author:
@@ -61,6 +63,20 @@ options:
     description: Throw a finished or an interrupted copy away and copy again.
     type: bool
     default: false
+  again:
+    description:
+      - Tables to copy again though they are finished, because they were found to differ (M(freight.pg_ha.parity)). Names with schema, as SQL writes them.
+      - They are emptied on the target first. Has no effect while O(repeat=true), or where everything has to be copied anyway.
+    type: list
+    elements: str
+    default: []
+  again_because:
+    description:
+      - Names what has found that they differ. A table is copied again once for each name, so that the same task, run again, goes on with what was
+        interrupted and changes nothing when it is done.
+      - When not given, every run on a finished copy copies them again.
+    type: str
+    default: ""
   link:
     description: How the target's servers reach the source; needed with O(method=logical).
     type: dict
@@ -131,6 +147,19 @@ EXAMPLES = r"""
       ca_file: /etc/pg_ha/link/source_ca.crt
   async: 86400
   poll: 0
+
+- name: Copy a table again that was found to differ
+  freight.pg_ha.replication_copy:
+    service_file: /run/pg_ha/freight/pg_service.conf
+    link:
+      host: db1.example.com
+      user: ha_migration_link
+      passfile: /etc/pg_ha/link/pgpass
+      ca_file: /etc/pg_ha/link/source_ca.crt
+    again: [public.orders]
+    again_because: "{{ __parity.evidence.run }}"
+  async: 86400
+  poll: 0
 """
 
 RETURN = r"""
@@ -185,11 +214,11 @@ initial_copy:
       type: list
       elements: dict
     resumed:
-      description: What was kept of an interrupted run and counts above too; null where the copy was made in one run.
+      description: What was kept of an earlier run and counts above too; null where the copy was made in one run.
       type: dict
       contains:
         tables_kept:
-          description: Tables that were finished and not copied again.
+          description: Tables that are finished and were not copied again.
           type: int
         rows_kept:
           description: Rows of these.
@@ -198,8 +227,12 @@ initial_copy:
           description: Size of these on the source.
           type: int
         tables_copied_again:
-          description: Tables that were not finished.
+          description: Tables that were not finished, or were to be copied again.
           type: int
+        differed:
+          description: Names of the tables that were to be copied again (O(again)).
+          type: list
+          elements: str
     not_resumed:
       description: Why what an interrupted run had left was thrown away; null where nothing was.
       type: str
@@ -225,7 +258,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration import de
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_run, own, programs
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Settings
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Again, Settings
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -248,6 +281,8 @@ def argument_spec() -> dict[str, t.Any]:
         "parts": {"type": "str", "choices": ["all", "schema"], "default": "all"},
         "snapshot": {"type": "str"},
         "repeat": {"type": "bool", "default": False},
+        "again": {"type": "list", "elements": "str", "default": []},
+        "again_because": {"type": "str", "default": ""},
         "link": {"type": "dict", "options": link},
         "jobs": {"type": "int"},
         "run": {"type": "str", "default": ""},
@@ -269,6 +304,8 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
         raise UsageError("Option snapshot is for method dump: with method logical the slot's own snapshot is used.")
     if params["parts"] == "schema" and params["method"] != "dump":
         raise UsageError("Option parts=schema is for method dump: with method logical a slot would keep WAL that nobody reads.")
+    if params["again"] and params["method"] == "dump":
+        raise UsageError("Option again is for method logical: with method dump the cutover copies everything.")
     settings = Settings(
         service_file=params["service_file"],
         method=params["method"],
@@ -294,7 +331,8 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
         raise UsageError("Method logical needs option link: how the target's servers reach the source.")
     # No announcement opens them before the cutover says which one does.
     hooks = own.Hooks(refuse=refuse_when_target_serves, guards=guards.install_statement(schema.GuardAwaiting(epoch=0, opens="target")))
-    return copy_run.run(settings, link, programs.Programs(settings, run_command), hooks, check_mode, params["repeat"])
+    again = Again(tuple(params["again"]), params["again_because"])
+    return copy_run.run(settings, link, programs.Programs(settings, run_command), hooks, check_mode, params["repeat"], again)
 
 
 def refuse_when_target_serves(source: Connection, target: Connection) -> None:

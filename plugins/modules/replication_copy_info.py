@@ -103,7 +103,7 @@ initial_copy:
       description: Why it failed, or that its process was lost.
       type: str
     resumed:
-      description: What it has kept of an interrupted run, see M(freight.pg_ha.replication_copy); null where it keeps nothing.
+      description: What it has kept of an earlier run, see M(freight.pg_ha.replication_copy); null where it keeps nothing.
       type: dict
     report:
       description: What it says about itself when it is done, see M(freight.pg_ha.replication_copy).

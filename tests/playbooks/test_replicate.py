@@ -1,7 +1,8 @@
 # Copyright (c) the freight.pg_ha authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Role replication between two servers: the guard against DDL while the target follows, and a link that was given up for the source's disk."""
+"""Role replication between two servers: the guard against DDL while the target follows, a link that was given up for the source's disk, and rows that
+verify has found to differ."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ import pytest
 from tests.evidence import problems
 from tests.playbooks.conftest import World, free_port
 
-# Playbook replicate.yml without the poolers, which this machine does not have.
+# Playbooks replicate.yml and verify.yml without the poolers, which this machine does not have.
 PLAY = """
 - hosts: pg_ha_mover
   gather_facts: false
   roles:
     - role: freight.pg_ha.mover
-    - role: freight.pg_ha.replication
+    - role: freight.pg_ha.{role}
 """
 
 
@@ -44,11 +45,20 @@ class Pair(World):
         self.as_postgres("sh", "-c", "umask 077; echo 'localhost:*:*:ha_migration_link:x' > link_pgpass")
         link = {"replication_link_passfile": str(self.folder / "link_pgpass"), "replication_link_ca_file": str(self.folder / "server.crt")}
         self.write_inventory({**self.variables(), **link, "fake_target_port": self.ahead})
-        (self.folder / "replicate.yml").write_text(PLAY)
+        for name, role in (("replicate", "replication"), ("verify", "verification")):
+            (self.folder / f"{name}.yml").write_text(PLAY.format(role=role))
 
     def replicate(self, *arguments: str) -> t.Any:
         """Run it."""
         return self.play(str(self.folder / "replicate.yml"), *arguments, result_format="json")
+
+    def verify(self, *arguments: str) -> t.Any:
+        """Compare."""
+        return self.play(str(self.folder / "verify.yml"), *arguments, result_format="json")
+
+    def compared(self) -> str:
+        """State of the comparison in the journal, empty where it has no row."""
+        return self.sql("SELECT state FROM ha_migration.phase WHERE phase = 'verify'", port=self.ahead).strip()
 
     def row(self) -> dict[str, t.Any]:
         """State and evidence in the journal, which the exported file is equal to."""
@@ -116,3 +126,44 @@ def test_4_the_command_that_it_names_begins_anew(world: Pair) -> None:
     assert done.code == 0, done.output
     assert world.row()["state"] == "done"
     assert world.sql("SELECT * FROM more", port=world.ahead) == "1\n"
+
+
+def test_5_what_verify_has_found_to_differ_is_copied_again_and_compared_again(world: Pair) -> None:
+    world.sql("INSERT INTO t SELECT generate_series(1, 100)")
+    done = world.verify()
+    assert (done.code, world.compared()) == (0, "done"), done.output
+    # As a lost leader's successor would lack them.
+    world.sql("SET session_replication_role = replica; DELETE FROM t WHERE id <= 3; INSERT INTO more VALUES (9)", port=world.ahead)
+    done = world.verify("-e", '{"pg_ha_repeat": ["verify"]}')
+    assert (done.code, world.compared()) == (2, "failed"), done.output
+    assert "Run playbook replicate.yml (or migrate.yml) again: it copies the tables whose rows differ again" in done.failure["msg"]
+    said = "Verify has found that 2 tables differ: they are copied again (public.more, public.t)."
+    done = world.replicate("--check")
+    assert done.code == 0 and said in done.output, done.output
+    assert world.sql("SELECT count(*) FROM t", port=world.ahead) == "97\n" and world.compared() == "failed"
+    done = world.replicate()
+    assert done.code == 0 and said in done.output, done.output
+    resumed = world.row()["evidence"]["resumed"]
+    assert sorted(resumed["differed"]) == ['"public"."more"', '"public"."t"'] and resumed["tables_copied_again"] == 2
+    assert world.compared() == ""
+    done = world.replicate()
+    assert (done.code, done.changed) == (0, 0) and "Verify has found" not in done.output, done.output
+    done = world.verify()
+    assert (done.code, world.compared()) == (0, "done"), done.output
+
+
+def test_6_a_copy_that_changes_something_makes_the_comparison_void_and_what_cannot_be_mended_is_told(world: Pair) -> None:
+    done = world.replicate("-e", '{"replication_again": ["public.t"]}')
+    assert (done.code, world.compared()) == (0, ""), done.output
+    world.sql("SELECT lo_from_bytea(0, 'since the copy')")
+    done = world.verify()
+    assert (done.code, world.compared()) == (2, "failed"), done.output
+    assert "large objects are copied again with everything else (pg_ha_repeat: [replicate])" in done.failure["msg"]
+    done = world.replicate()
+    assert (done.code, done.changed) == (0, 0), done.output
+    assert "What else it has found is not mended by copying tables: Large objects: " in done.output
+    assert world.compared() == "failed"
+    done = world.replicate("-e", '{"pg_ha_repeat": ["replicate"]}')
+    assert (done.code, world.compared()) == (0, ""), done.output
+    done = world.verify()
+    assert (done.code, world.compared()) == (0, "done"), done.output

@@ -204,9 +204,8 @@ def parity(context: Context) -> t.Iterator[Failure]:
         yield Failure("parity", "", f"the rows were never compared while the {context.leaves} served", "run playbooks/verify.yml")
         return
     if evidence["mismatches"]:
-        yield Failure(
-            "parity", "", f"the last comparison found {len(evidence['mismatches'])} mismatches", "look into parity.json, mend, run playbooks/verify.yml"
-        )
+        mend = "run playbooks/replicate.yml, which copies these tables again" if context.leaves == "source" else "mend what parity.json names"
+        yield Failure("parity", "", f"the last comparison found {len(evidence['mismatches'])} mismatches", f"{mend}, then run playbooks/verify.yml")
     if evidence["age_seconds"] > context.parity_max_age_seconds:
         yield Failure("parity", "", f"the last comparison is {evidence['age_seconds']:.0f} s old", "run playbooks/verify.yml")
     if evidence["age_seconds"] < -CLOCK_SKEW_SECONDS:

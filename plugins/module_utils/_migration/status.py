@@ -232,4 +232,7 @@ def _describe_next(status: dict[str, t.Any]) -> list[str]:
     waiting = [phase["phase"] for phase in status["phases"] if phase["phase"] in DUE and phase["state"] != "done"]
     if not waiting:
         return ["Nothing is left to do: `pg-ha report` renders the evidence."]
+    if waiting[0] == "verify" and any(phase["phase"] == "verify" and phase["state"] == "failed" for phase in status["phases"]):
+        # To compare again mends nothing; where no rows differ, replicate changes nothing.
+        return ["Next: `pg-ha replicate`, which copies tables again that differ, then `pg-ha verify`; or `pg-ha migrate` for everything that is left."]
     return [f"Next: `pg-ha {COMMANDS[waiting[0]]}`, or `pg-ha migrate` for everything that is left."]

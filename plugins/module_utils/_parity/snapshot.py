@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from .._core.errors import ClientError, GateError, WaitTimeout
 from .._core.waiting import Clock, wait_until
 from .._postgresql import client
+from .._postgresql.applying import Failures, read_apply_errors
 from .._postgresql.slots import read_given_up, read_slot_wal
 from .names import FORWARD_LINK, MARKER_TABLE, REVERSE_LINK, REVERSE_MARKER_TABLE
 
@@ -26,6 +27,8 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 POLL_SECONDS = 0.001
+# How often it is looked whether the link fails while a marker is awaited.
+LOOK_SECONDS = 1.0
 FIRST_LOCK_TIMEOUT_MS = 25
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
@@ -211,6 +214,7 @@ def take_paired_snapshots(
     :param run: names the marker rows
     :param report: told what is going on
     :raises WaitTimeout: the link did not catch up
+    :raises ClientError: it fails to apply again and again
     :raises GateError: no attempt came through; names who held the tables
     """
     # A marker that an earlier run of this name has sent must not be taken for ours.
@@ -250,8 +254,20 @@ def take_paired_snapshots(
 
 
 def _catch_up(way: Way, marker: Connection, ahead: Connection, run: str, bounds: Bounds, clock: Clock) -> None:
-    """Send markers without any lock until one arrives in half of the hold: then the locked one will, too."""
+    """Send markers without any lock until one arrives in half of the hold: then the locked one will, too.
+
+    :raises ClientError: the link fails to apply again and again
+    """
     deadline = clock.monotonic() + bounds.catch_up_seconds
+    failures, looked = Failures(way.link), float("-inf")
+
+    def arrived(name: str) -> bool:
+        nonlocal looked
+        if clock.monotonic() - looked >= LOOK_SECONDS:
+            looked = clock.monotonic()
+            failures.look(read_apply_errors(ahead, way.link))
+        return _arrived(way, ahead, name)
+
     number = 0
     while True:
         number += 1
@@ -259,7 +275,7 @@ def _catch_up(way: Way, marker: Connection, ahead: Connection, run: str, bounds:
         began = clock.monotonic()
         _send(way, marker, name)
         wait_until(
-            lambda name=name: _arrived(way, ahead, name),  # type: ignore[misc]
+            lambda name=name: arrived(name),  # type: ignore[misc]
             bool,
             f"A marker row over {way.link} (it lags or has stopped: look at pg_stat_subscription and the log on the {way.ahead})",
             max(0.0, deadline - clock.monotonic()),

@@ -394,7 +394,7 @@ def compare_large_objects(source: dict[int, tuple[str, str]], target: dict[int, 
         return None
     return {
         "object": "large objects",
-        "problem": f"{len(problems)} of {len(source)} differ (they are not replicated: copy them again)",
+        "problem": f"{len(problems)} of {len(source)} differ (they are not replicated)",
         "keys": [{"key": f"oid={oid}", "problem": problem} for oid, problem in problems[: plan.NAMED_KEYS]],
     }
 

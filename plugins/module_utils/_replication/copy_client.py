@@ -17,7 +17,7 @@ try:
 except ImportError:  # the module has said so before it gets here
     pass
 
-from .._core.errors import ClientError
+from .._core.errors import ClientError, PlanError
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
 from . import own
@@ -124,13 +124,13 @@ def read_source(connection: Connection) -> dict[str, t.Any]:
         "SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level, pg_is_in_recovery() AS in_recovery, "
         "pg_encoding_to_char(encoding)::text AS encoding, "
         "current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots WHERE slot_name <> %s) AS slots_free, "
-        "current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication) AS senders_free, "
+        "current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication WHERE application_name <> %s) AS senders_free, "
         "(SELECT count(*)::int FROM pg_largeobject_metadata) AS large_objects, "
         "(SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS slot_wal_keep_mib, "
         "(SELECT database::text FROM pg_replication_slots WHERE slot_name = %s AND database <> current_database()) AS slot_elsewhere, "
         f"ARRAY(SELECT DISTINCT n.nspname::text {_USER_RELATIONS} UNION SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' "
         "AND nspname <> 'information_schema') AS schemas FROM pg_database WHERE datname = current_database()",
-        (own.FORWARD_LINK, own.FORWARD_LINK),
+        (own.FORWARD_LINK, own.FORWARD_LINK, own.FORWARD_LINK),
     )[0]
 
 
@@ -303,6 +303,22 @@ def quote_names(connection: Connection, tables: t.Iterable[Table]) -> set[str]:
     return {row["name"] for row in rows}
 
 
+def find_tables(connection: Connection, names: t.Sequence[str], tables: t.Iterable[Table]) -> tuple[list[Table], list[str]]:
+    """Those of the tables that are meant by names as SQL writes them, and the names that mean none of them.
+
+    :raises PlanError: a name is written in a way that SQL does not know
+    """
+    try:
+        rows = client.query(connection, "SELECT n AS name, to_regclass(n)::oid::bigint AS oid FROM unnest(%s::text[]) n", (list(names),))
+    except ClientError as error:
+        if error.details.get("sqlstate") is None:
+            raise
+        raise PlanError(f"Not all of these are names of tables as SQL writes them, with schema: {', '.join(names)}.") from error
+    known = {table.oid: table for table in tables}
+    found = {row["oid"]: known[row["oid"]] for row in rows if row["oid"] in known}
+    return list(found.values()), [row["name"] for row in rows if row["oid"] not in known]
+
+
 def end_strays(connection: Connection) -> None:
     """End sessions of an interrupted copy that still work in this database."""
     client.query(
@@ -361,6 +377,14 @@ def write_run(connection: Connection, state: str, detail: dict[str, t.Any], *, b
         "finished_at = CASE WHEN excluded.state IN ('done', 'failed') THEN clock_timestamp() END",
         {"run": RUN, "state": state, "detail": json.dumps(detail), "begin": begin},
     )
+
+
+def begin_run(connection: Connection, detail: dict[str, t.Any], again: t.Iterable[Table]) -> None:
+    """Write that a run begins, and make these finished tables waiting ones, all or nothing: half of it would look like another kind of interruption."""
+    client.query(connection, "BEGIN")
+    write_run(connection, "copying", detail, begin=True)
+    write_tables_again(connection, again)
+    client.query(connection, "COMMIT")
 
 
 def write_tables(connection: Connection, tables: t.Iterable[Table]) -> None:

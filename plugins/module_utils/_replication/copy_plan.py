@@ -37,17 +37,24 @@ def index_weight(table_bytes: int, slow: bool) -> int:
     return table_bytes * 4 if slow else table_bytes // 2
 
 
-def copy_statements(table: Table, form: str) -> tuple[str, str, str]:
+def copy_statements(table: Table, form: str, referenced: bool = False) -> tuple[str, str, str]:
     """(COPY on the source, what empties the table on the target, COPY on the target).
 
     TRUNCATE in the same transaction lets COPY write frozen rows, which spares the target a first VACUUM. It also makes a table's copy
-    repeatable. Our own tables are emptied by DELETE, since others may look into them meanwhile.
+    repeatable.
+
+    :param referenced: whether a foreign key of another table refers to it on the target
     """
     options = "FORMAT binary" if form == "binary" else "FORMAT text"
-    out = f"COPY {table.quoted}{table.column_list} TO STDOUT WITH ({options})"
-    if table.ours:
-        return out, f"DELETE FROM {table.quoted}", f"COPY {table.quoted}{table.column_list} FROM STDIN WITH ({options})"
-    return out, f"TRUNCATE ONLY {table.quoted}", f"COPY {table.quoted}{table.column_list} FROM STDIN WITH ({options}, FREEZE)"
+    empty = empty_statement(table, referenced)
+    frozen = ", FREEZE" if empty.startswith("TRUNCATE") else ""
+    out, into = (f"COPY {table.quoted}{table.column_list} {way}" for way in ("TO STDOUT", "FROM STDIN"))
+    return f"{out} WITH ({options})", empty, f"{into} WITH ({options}{frozen})"
+
+
+def empty_statement(table: Table, referenced: bool) -> str:
+    """What empties a table on the target. TRUNCATE refuses one to which a foreign key refers, and others may look into ours meanwhile."""
+    return f"DELETE FROM ONLY {table.quoted}" if table.ours or referenced else f"TRUNCATE ONLY {table.quoted}"
 
 
 def publication_statement(name: str, tables: t.Iterable[Table]) -> str:
@@ -176,10 +183,11 @@ def split_tables(left: Left, tables: t.Iterable[Table]) -> tuple[list[Table], li
     return kept, again
 
 
-def why_anew(left: Left, tables: list[Table]) -> str | None:
+def why_anew(left: Left, tables: list[Table], once_finished: bool = False) -> str | None:
     """Why an interrupted copy cannot be gone on with; None when it can, as far as that is known without a dump of the schema (pure).
 
     :param tables: of the source as they are now
+    :param once_finished: only some of its tables are copied again, or all of them
     """
     if left.slot is None:
         return "its slot is gone from the source"
@@ -194,7 +202,7 @@ def why_anew(left: Left, tables: list[Table]) -> str | None:
     if now != left.tables:
         changed = sorted(name for name in {*now, *left.tables} if now.get(name) != left.tables.get(name))
         return f"the source's tables are no longer the same: {', '.join(changed[:5])}"
-    if all(table.ours for table in split_tables(left, tables)[0]):
+    if not once_finished and all(table.ours for table in split_tables(left, tables)[0]):
         return "no table was finished"
     return None
 
@@ -272,5 +280,5 @@ def _summary(copy: dict[str, t.Any]) -> str:
         return "no copy has begun"
     words = f"{copy['state']}, step {copy['step']}: {copy['tables_done']} of {copy['tables_total']} tables, "
     words += f"{copy['bytes_done'] // 1048576} of {copy['bytes_total'] // 1048576} MiB"
-    words += f", {copy['resumed']['tables_kept']} tables kept of an interrupted run" if copy["resumed"] else ""
+    words += f", {copy['resumed']['tables_kept']} tables kept of an earlier run" if copy["resumed"] else ""
     return words + (f", about {copy['seconds_left']} s left for rows" if copy["seconds_left"] is not None else "")

@@ -6,8 +6,8 @@
 
 Order: gates, publication (before the slot: pgoutput looks it up in the past), slot and its snapshot, schema with guards,
 subscription (disabled), rows and indexes, the rest of the schema, sequences, statistics; then the subscription is enabled. What is finished
-is not repeated. What was interrupted after its first table is gone on with (module ``resume``) where that is possible; else the next run
-throws it away, except what the target held before the first one.
+is not repeated, but for tables that were found to differ. What was interrupted after its first table is gone on with (module ``resume``)
+where that is possible; else the next run throws it away, except what the target held before the first one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .._postgresql import client, private
 from .._postgresql.slots import given_up
 from .._postgresql.subscription import Link, subscription_statement
 from . import copy_client, copy_plan, link_client, own, resume, toc
-from .model import Left, Report, RestoreFacts, Settings, Table
+from .model import Again, Left, Report, RestoreFacts, Settings, Table
 from .names import identifier
 from .pool import Job, run_jobs
 from .programs import Programs
@@ -44,6 +44,10 @@ KEPT = (
 )
 
 
+NOTHING_AGAIN = Again()
+NO_FACTS = RestoreFacts(unwanted=set(), tables={}, slow_indexes=set(), names={}, identities=set())
+
+
 @dataclass
 class Sides:
     """Sessions of the module itself; workers have their own."""
@@ -57,11 +61,15 @@ class Sides:
         self.target.close()
 
 
-def run(settings: Settings, link: Link | None, programs: Programs, hooks: own.Hooks, check_mode: bool, repeat: bool = False) -> Outcome:
+def run(
+    settings: Settings, link: Link | None, programs: Programs, hooks: own.Hooks, check_mode: bool, repeat: bool = False, again: Again = NOTHING_AGAIN
+) -> Outcome:
     """Bring the target to a finished copy.
 
+    :param repeat: throw away what is there
+    :param again: tables to copy again though they are finished
     :raises GateError: something forbids to begin; nothing was changed
-    :raises PlanError: the target serves, or another copy runs
+    :raises PlanError: the target serves, another copy runs, or a table that is to be copied again cannot be
     :raises ClientError: a step failed; the target is marked, the slot is dropped, and the next run begins anew. Where a connection was lost
       or a worker was killed after the first rows, slot and tables are kept, and the next run goes on
     :raises GivenUp: the slot held back more WAL than is declared; it is dropped, as after a failed step
@@ -71,23 +79,26 @@ def run(settings: Settings, link: Link | None, programs: Programs, hooks: own.Ho
         before = copy_client.read_run(sides.target)
         if not check_mode and not _has_table(sides.target, "copy"):
             raise PlanError("The target has no schema ha_migration in this database; make it first with module migration_schema on both sides.")
+        asked = [] if repeat else _asked(sides, settings, before, again)
         if before is not None and before["state"] == "done" and not repeat and _is_finished(before["detail"], settings):
             problems = _problems(sides, settings)
             if problems:
                 raise PlanError(f"The copy was finished, but {'; '.join(problems)}. Repeat the phase replicate (pg_ha_repeat).")
-            return Outcome.of(None, None, [], initial_copy=_public(before["detail"]))
+            if not asked:
+                return Outcome.of(None, None, [], initial_copy=_public(before["detail"]))
+            before = _once_more(sides, before)
         if check_mode:
             hooks.refuse(sides.source, sides.target)
             tables, _facts = _check(sides, settings, programs, before)
             predicted = {"step": "predicted", "method": settings.method, "tables": len(tables)}
-            kept, copied = ([], tables) if repeat else _predict_kept(sides, settings, before, tables)
-            return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, copied, len(kept))})
+            kept, copied = ([], tables) if repeat else _predict_kept(sides, settings, before, tables, asked)
+            return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, copied, len(kept), asked)})
         if not copy_client.try_lock(sides.source):
             holder = copy_client.lock_holder(sides.source)
             session = holder["pid"] if holder else "unknown"
             raise PlanError(f"Another copy runs on this source (session {session}). Wait until it has ended: module replication_copy_info.")
         hooks.refuse(sides.source, sides.target)
-        return _Copy(sides, settings, link, programs, hooks).run(before, repeat)
+        return _Copy(sides, settings, link, programs, hooks).run(before, repeat, asked, again.because)
     finally:
         sides.close()
 
@@ -101,7 +112,39 @@ def _public(detail: dict[str, t.Any]) -> dict[str, t.Any]:
     return {"step": detail.get("step"), **detail.get("report", {})}
 
 
-def _predicted(settings: Settings, copied: list[Table], kept: int) -> list[str]:
+def _asked(sides: Sides, settings: Settings, before: dict[str, t.Any] | None, again: Again) -> list[Table]:
+    """Tables that are copied again though they are there.
+
+    :raises PlanError: there is no such table, or nothing follows
+    """
+    if not again.tables or before is None or before["state"] == "failed":
+        return []
+    tables, _unlogged, _extension = copy_client.read_tables(sides.source, own.FORWARD_TABLES)
+    found, unknown = copy_client.find_tables(sides.source, again.tables, tables)
+    if unknown:
+        raise PlanError(f"These are no tables of the source that are followed, so they cannot be copied again: {', '.join(unknown)}.")
+    known = before["detail"].get("again", {})
+    answered = known["tables"] if again.because and again.because == known.get("because") else []
+    return [table for table in found if table.quoted not in answered]
+
+
+def _once_more(sides: Sides, before: dict[str, t.Any]) -> dict[str, t.Any]:
+    """A finished copy as one that was interrupted when only rows were missing.
+
+    :raises PlanError: single tables cannot be copied again
+    """
+    tables, _unlogged, _extension = copy_client.read_tables(sides.source, own.FORWARD_TABLES)
+    why = copy_plan.why_anew(resume.read_left(sides.source, sides.target), tables, once_finished=True)
+    if why is not None:
+        raise PlanError(f"Single tables cannot be copied again: {why}. Repeat the phase replicate (pg_ha_repeat), which copies everything.")
+    report = before["detail"]["report"]
+    base = {"schema": None, **{name: report[name] for name in ("lsn", "large_objects", "sequences")}}
+    return {**before, "state": "copying", "detail": {**before["detail"], "base": base}}
+
+
+def _predicted(settings: Settings, copied: list[Table], kept: int, asked: list[Table]) -> list[str]:
+    if asked:
+        return [f"copy {len(copied)} tables again, {sum(table.bytes for table in copied)} bytes: {', '.join(table.quoted for table in copied)}"]
     words = [f"copy {len(copied)} tables, {sum(table.bytes for table in copied)} bytes"]
     if kept:
         return [f"keep {kept} tables of an interrupted copy, unless the source's schema has changed", *words]
@@ -115,12 +158,18 @@ def _base(settings: Settings, before: dict[str, t.Any] | None) -> dict[str, t.An
     return t.cast("dict[str, t.Any] | None", before["detail"].get("base"))
 
 
-def _predict_kept(sides: Sides, settings: Settings, before: dict[str, t.Any] | None, tables: list[Table]) -> tuple[list[Table], list[Table]]:
+def _predict_kept(
+    sides: Sides, settings: Settings, before: dict[str, t.Any] | None, tables: list[Table], asked: list[Table]
+) -> tuple[list[Table], list[Table]]:
     """Tables that would be kept, and those that would be copied."""
-    if _base(settings, before) is None:
+    base = _base(settings, before)
+    if base is None:
         return [], tables
     left = resume.read_left(sides.source, sides.target)
-    return ([], tables) if copy_plan.why_anew(left, tables) else copy_plan.split_tables(left, tables)
+    if copy_plan.why_anew(left, tables, base["schema"] is None):
+        return [], tables
+    kept, copied = copy_plan.split_tables(left, tables)
+    return [table for table in kept if table not in asked], copied + [table for table in kept if table in asked]
 
 
 def _has_table(connection: Connection, name: str) -> bool:
@@ -183,7 +232,8 @@ class _Work:
     :param tables: to copy
     :param snapshot: of the source, for rows and large objects
     :param restored: entries that the target has
-    :param again: an interrupted copy is gone on with: each table has a snapshot of its own, and entries may be there
+    :param again: an earlier copy is gone on with: each table has a snapshot of its own, and entries may be there
+    :param only_rows: it was finished: there is nothing to do but the rows of these tables
     """
 
     tables: list[Table]
@@ -192,6 +242,7 @@ class _Work:
     snapshot: str
     restored: set[toc.Entry] = field(default_factory=set)
     again: bool = False
+    only_rows: bool = False
 
 
 class _Copy:
@@ -210,14 +261,13 @@ class _Copy:
         self.keeper: Connection | None = None
         self.watch: SlotWatch | None = None
 
-    def run(self, before: dict[str, t.Any] | None, repeat: bool) -> Outcome:
+    def run(self, before: dict[str, t.Any] | None, repeat: bool, asked: list[Table], because: str) -> Outcome:
         """All steps; a failure is recorded and cleaned up on the source."""
         began = time.monotonic()
         # Before anything is marked: a refused repetition leaves the finished copy and its link as they are.
         tables, facts = _check(self.sides, self.settings, self.programs, before)
-        copy_client.write_run(self.sides.target, "copying", {**(before["detail"] if before else {}), **self.detail, "step": "gates", "error": None}, begin=True)
-        if before is not None and "kept" in before["detail"]:
-            self.detail["kept"] = before["detail"]["kept"]
+        self._keep_known(before, asked, because)
+        copy_client.begin_run(self.sides.target, {**(before["detail"] if before else {}), **self.detail, "step": "gates", "error": None}, asked)
         if before is not None and str(before["detail"].get("folder", "")).startswith(os.path.join(self.settings.work_directory, FOLDER_PREFIX)):
             shutil.rmtree(before["detail"]["folder"], ignore_errors=True)  # of a run that was killed
         folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self.settings.work_directory)
@@ -243,6 +293,16 @@ class _Copy:
             self._let_go()
         return Outcome(True, {"initial_copy": _public(self.detail), "actions": self.actions})
 
+    def _keep_known(self, before: dict[str, t.Any] | None, asked: list[Table], because: str) -> None:
+        """Take along what earlier runs have recorded: what was there before ours, and which tables were asked for again."""
+        known = before["detail"] if before else {}
+        if "kept" in known:
+            self.detail["kept"] = known["kept"]
+        earlier = known.get("again", {"tables": [], "because": ""}) if before and before["state"] == "copying" else {"tables": [], "because": ""}
+        names = [name for name in earlier["tables"] if name not in {table.quoted for table in asked}] + [table.quoted for table in asked]
+        if names:
+            self.detail["again"] = {"tables": names, "because": because or earlier["because"]}
+
     def _begin(self, tables: list[Table], facts: dict[str, t.Any], archives: dict[str, str]) -> _Work:
         """Everything up to the rows, from nothing."""
         with self._step("reset"):
@@ -265,16 +325,17 @@ class _Copy:
         with self._step("rows"):
             self._rows(work, facts, archives)
         self._let_go()
-        with self._step("rest_of_schema"):
-            rest = [entry for entry in work.entries if entry not in work.restored]
-            what = "The indexes, constraints and triggers could not be restored"
-            self.programs.restore(archives["schema"], rest, what, section="post-data", jobs=self.settings.jobs, clean=work.again)
-        with self._step("sequences"):
-            sequences = copy_client.read_sequences(self.sides.source)
-            copy_client.set_sequences(self.sides.target, sequences)
-            self.report.sequences = len(sequences)
+        if not work.only_rows:
+            with self._step("rest_of_schema"):
+                rest = [entry for entry in work.entries if entry not in work.restored]
+                what = "The indexes, constraints and triggers could not be restored"
+                self.programs.restore(archives["schema"], rest, what, section="post-data", jobs=self.settings.jobs, clean=work.again)
+            with self._step("sequences"):
+                sequences = copy_client.read_sequences(self.sides.source)
+                copy_client.set_sequences(self.sides.target, sequences)
+                self.report.sequences = len(sequences)
         with self._step("statistics"):
-            self._statistics(facts["source"]["encoding"])
+            self._statistics(facts["source"]["encoding"], work)
         if self.settings.method == "logical":
             with self._step("follow"):
                 client.query(self.sides.target, f"ALTER SUBSCRIPTION {identifier(own.FORWARD_LINK)} ENABLE")
@@ -353,18 +414,18 @@ class _Copy:
 
     def _go_on(self, before: dict[str, t.Any] | None, repeat: bool, facts: dict[str, t.Any], archives: dict[str, str]) -> _Work | None:
         """Take over what an interrupted copy has left; None where there is nothing, or nothing that can be gone on with."""
-        if before is None or before["state"] != "copying" or self.settings.method != "logical":
-            return None
+        work = None
         base = None if repeat else _base(self.settings, before)
-        if base is None:
+        if base is not None:
+            self.detail["base"] = base
+            with self._step("resume"):
+                work, self.report.not_resumed = self._take_over(facts, archives["schema"])
+        elif before is not None and before["state"] == "copying" and self.settings.method == "logical":
             self.report.not_resumed = "a new copy was asked for" if repeat else "it had not come to the rows"
-            return None
-        self.detail["base"] = base
-        with self._step("resume"):
-            work, self.report.not_resumed = self._take_over(facts, archives["schema"])
         if work is None:
             self._let_go()
-            del self.detail["base"]
+            for name in ("base", "again"):  # everything is copied
+                self.detail.pop(name, None)
         elif work.tables:
             with self._step("catch_up"):
                 resume.catch_up(self.sides.source, self.sides.target, self.settings.slot_timeout_seconds)
@@ -375,34 +436,43 @@ class _Copy:
         for side in (self.sides.source, self.sides.target):
             copy_client.wait_for_strays(side)
         left = resume.read_left(self.sides.source, self.sides.target)
-        self.keeper = copy_client.open_session(self.settings, self.settings.source)
-        snapshot = copy_client.open_snapshot(self.keeper)
-        tables, self.report.unlogged, self.report.extension_tables = copy_client.read_tables(self.keeper, own.FORWARD_TABLES)
-        why = copy_plan.why_anew(left, tables)
+        self.keeper = reader = copy_client.open_session(self.settings, self.settings.source)
+        snapshot = copy_client.open_snapshot(reader)
+        tables, self.report.unlogged, self.report.extension_tables = copy_client.read_tables(reader, own.FORWARD_TABLES)
+        only_rows = self.detail["base"]["schema"] is None
+        why = copy_plan.why_anew(left, tables, only_rows)
         if why is not None:
             return None, why
-        self.programs.dump_schema(archive, snapshot, own.SCHEMA)
-        found = copy_client.read_restore_facts(self.keeper)
-        entries = toc.without(self.programs.list_entries(archive), found.unwanted, extension_comments=facts["target"]["superuser"])
-        if self.programs.fingerprint(archive, entries) != self.detail["base"]["schema"]:
-            return None, "the source's schema has changed"
-        there = copy_client.read_indexes(self.sides.target)
-        restored = {entry for entry in entries if found.names.get((entry.catalog, entry.oid)) in there}
         kept, again = copy_plan.split_tables(left, tables)
-        work = _Work(again, entries, found, snapshot, restored, again=True)
+        work = _Work(again, [], NO_FACTS, snapshot, again=True, only_rows=only_rows)
+        if only_rows:
+            self._let_go()  # each table has a snapshot of its own
+        elif not self._read_schema(reader, work, archive, facts["target"]["superuser"]):
+            return None, "the source's schema has changed"
         self.watch = SlotWatch(self.settings)
         self._keep(left, kept, work)
         self._make_ready(left, work, archive, facts["source"]["large_objects"])
         return work, None
 
+    def _read_schema(self, reader: Connection, work: _Work, archive: str, superuser: bool) -> bool:
+        """What the source's schema is now and how much of it the target has; False when it is no longer what it was."""
+        self.programs.dump_schema(archive, work.snapshot, own.SCHEMA)
+        work.found = copy_client.read_restore_facts(reader)
+        work.entries = toc.without(self.programs.list_entries(archive), work.found.unwanted, extension_comments=superuser)
+        there = copy_client.read_indexes(self.sides.target)
+        work.restored = {entry for entry in work.entries if work.found.names.get((entry.catalog, entry.oid)) in there}
+        return self.programs.fingerprint(archive, work.entries) == self.detail["base"]["schema"]
+
     def _keep(self, left: Left, kept: list[Table], work: _Work) -> None:
         """Count what stays."""
         self.report.lsn = self.detail["base"]["lsn"]
+        self.report.sequences = self.detail["base"].get("sequences", 0)
         for table in kept:
             self._count(table, *left.done[table.quoted])
         again = sum(1 for table in work.tables if not table.ours)
         report = self.report
         report.resumed = {"tables_kept": report.tables, "rows_kept": report.rows, "bytes_kept": report.bytes, "tables_copied_again": again}
+        report.resumed["differed"] = self.detail.get("again", {}).get("tables", [])
         self.detail["resumed"] = report.resumed
 
     def _make_ready(self, left: Left, work: _Work, archive: str, source_large_objects: int) -> None:
@@ -430,7 +500,7 @@ class _Copy:
         early = toc.by_table([entry for entry in work.entries if entry not in restored], found.tables)
         jobs = [Job(table.bytes, "table", f"Table {table.quoted}", (table, copy_plan.copy_format(table.columns, same_encoding))) for table in tables]
         self.report.large_objects = self.detail.get("base", {}).get("large_objects") or 0
-        if source["large_objects"] and not self.report.large_objects:
+        if source["large_objects"] and not self.report.large_objects and not work.only_rows:
             # Its size is unknown to catalogs that we may read; begun first, it runs beside everything else.
             jobs.append(Job(max((table.bytes for table in tables), default=0) + 1, "large_objects", "The large objects could not be copied"))
             self.report.large_objects = source["large_objects"]
@@ -466,9 +536,13 @@ class _Copy:
     ) -> t.Callable[[], t.Callable[[Job], dict[str, t.Any]]]:
         return lambda: Worker(self.settings, self.programs, snapshot, encoding, archives, own.SCHEMA, again).run
 
-    def _statistics(self, encoding: str) -> None:
+    def _statistics(self, encoding: str, work: _Work) -> None:
         """ANALYZE before anybody is served: the planner must not meet empty statistics."""
-        jobs = [Job(row["bytes"], "statement", f"ANALYZE {row['name']}", f"ANALYZE {row['name']}") for row in copy_client.read_analyze(self.sides.target)]
+        if work.only_rows:
+            chosen = [(table.quoted, table.bytes) for table in work.tables if not table.ours]
+        else:
+            chosen = [(row["name"], row["bytes"]) for row in copy_client.read_analyze(self.sides.target)]
+        jobs = [Job(size, "statement", f"ANALYZE {name}", f"ANALYZE {name}") for name, size in chosen]
         run_jobs(jobs, self.settings.jobs, self._runner(None, encoding, {}), lambda job: None, lambda job, result: [])
 
     def _link(self) -> None:
@@ -513,6 +587,8 @@ class _Copy:
         """Whether the next run may find what is finished as it has to be: a connection was lost, or it was not even looked at yet."""
         if "base" not in self.detail or isinstance(error, GivenUp):
             return False
+        if self.detail["base"]["schema"] is None:  # it was finished: nothing that fails is worth another copy of everything
+            return True
         if error.details.get("connection_lost") or error.details.get("resumable") or self.detail["step"] == "resume":
             return True
         try:

@@ -12,6 +12,7 @@ import typing as t
 from .._core.errors import ClientError, GivenUp
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
+from .._postgresql.applying import Failures, read_apply_errors
 from .._postgresql.slots import MIB, given_up, read_given_up, read_slot_wal
 from .model import LinkState
 from .names import identifier
@@ -40,15 +41,11 @@ def read_link(publisher: Connection, subscriber: Connection, name: str, slot_wal
         (name,),
     )
     tables: dict[str, int] = {}
-    errors = None
     if subscriptions:
         oid = subscriptions[0]["oid"]
         statement = "SELECT srsubstate::text AS state, count(*)::int AS number FROM pg_subscription_rel WHERE srsubid = %s GROUP BY 1"
         for row in client.query(subscriber, statement, (oid,)):
             tables[row["state"]] = row["number"]
-        if subscriber.server_version >= 150000:
-            rows = client.query(subscriber, "SELECT apply_error_count::bigint AS errors FROM pg_stat_subscription_stats WHERE subid = %s", (oid,))
-            errors = int(rows[0]["errors"]) if rows and rows[0]["errors"] is not None else None
     slot = slots[0] if slots else None
     wal = read_slot_wal(publisher, name, slot_wal_limit_mib)
     return LinkState(
@@ -62,7 +59,7 @@ def read_link(publisher: Connection, subscriber: Connection, name: str, slot_wal
         published=slot["published"] if slot else 0,
         lag_bytes=int(slot["lag_bytes"]) if slot and slot["lag_bytes"] is not None else None,
         lag_seconds=slot["lag_seconds"] if slot else None,
-        errors=errors,
+        errors=read_apply_errors(subscriber, name),
         slot_held_bytes=wal.held_bytes if wal else None,
         slot_limit_bytes=wal.limit_bytes if wal else None,
         alarm=wal.alarm if wal else "",
@@ -133,12 +130,13 @@ def wait_until_caught_up(
 
     :param slot_wal_limit_mib: at that much WAL held back the link is given up
     :raises GivenUp: the publisher has given the link up, or we have
-    :raises ClientError: a position could not be read
+    :raises ClientError: a position could not be read, or the subscriber fails to apply again and again
     :raises WaitTimeout: it did not come in time, with what is wrong
     """
     goal = client.query_value(publisher, "SELECT pg_current_wal_flush_lsn()::text")
     if not goal:
         raise ClientError("The publisher does not say where its WAL ends.")
+    failures = Failures(name)
 
     def behind() -> tuple[int | None, list[str]]:
         rows = client.query(
@@ -151,6 +149,8 @@ def wait_until_caught_up(
         late = missing is None or missing > 0 or state.obstacles
         if late and slot_wal_limit_mib is not None and state.slot_held_bytes is not None and state.slot_held_bytes > slot_wal_limit_mib * MIB:
             raise GivenUp(give_up(publisher, subscriber, name, slot_wal_limit_mib))
+        if late:
+            failures.look(state.errors)
         return missing, state.obstacles
 
     wait_until(

@@ -92,6 +92,32 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Again:
+    """What is asked for of a finished copy.
+
+    :param tables: names with schema, as SQL writes them
+    :param because: names what asks for it; what was copied again for the same reason is not copied once more. Empty: always
+    """
+
+    tables: tuple[str, ...] = ()
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class InTheWay:
+    """What a table of the target has that forbids to empty and fill it as one that is new.
+
+    :param referenced: whether a foreign key of another table refers to it
+    :param silence: statements that disable the triggers that would fire also for the worker
+    :param restore: statements that enable them as they were
+    """
+
+    referenced: bool = False
+    silence: tuple[str, ...] = ()
+    restore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to copy.
 
@@ -127,7 +153,7 @@ class Settings:
 class Report:
     """What a finished copy says about itself; goes into the journal and the evidence.
 
-    :param resumed: what was kept of an interrupted run: ``{"tables_kept", "rows_kept", "bytes_kept", "tables_copied_again"}``; they count above too
+    :param resumed: what was kept of an earlier run: ``{"tables_kept", "rows_kept", "bytes_kept", "tables_copied_again", "differed"}``; they count above too
     :param not_resumed: why what an interrupted run had left was thrown away
     """
 
@@ -143,7 +169,7 @@ class Report:
     unlogged: list[str] = field(default_factory=list)
     extension_tables: list[str] = field(default_factory=list)
     steps: list[dict[str, t.Any]] = field(default_factory=list)
-    resumed: dict[str, int] | None = None
+    resumed: dict[str, t.Any] | None = None
     not_resumed: str | None = None
 
     def public(self) -> dict[str, t.Any]:

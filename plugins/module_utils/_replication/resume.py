@@ -4,10 +4,12 @@
 # This is a private util of freight.pg_ha: it may change without notice.
 """Going on with an interrupted copy: finished tables stay, the others are copied again, and nobody's change is lost or applied twice.
 
+In the same way tables of a finished copy are copied again that were found to differ.
+
 The slot of the interrupted run still holds every change since its snapshot, which is what finished tables need. A table that is copied
 again needs the changes since its new copy only. The publication makes that difference, because pgoutput reads it as it was at each change:
 
-1. Unfinished tables are emptied on the target and leave the publication. Transactions that were writing then are waited for.
+1. The link is stopped. Unfinished tables are emptied on the target and leave the publication. Transactions that were writing then are waited for.
 2. The link runs until it has passed that point. What it applies to unfinished tables on the way is emptied with them later: rows that
    it inserts are as they were on the source, and rows that it misses are skipped. Then it is stopped.
 3. Each unfinished table comes back into the publication while a lock of milliseconds keeps writers away, and the snapshot for its copy is
@@ -25,8 +27,10 @@ import typing as t
 from .._core.errors import ClientError, WaitTimeout
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
+from .._postgresql.applying import Failures
 from . import copy_client, link_client, own
-from .model import Left, LinkState, Table
+from .copy_plan import empty_statement
+from .model import InTheWay, Left, Table
 from .names import identifier, relation
 
 if t.TYPE_CHECKING:
@@ -39,8 +43,8 @@ LOCK_NOT_AVAILABLE = "55P03"
 # an autovacuum that is in the way.
 _BRIEF_MS, _PATIENT_MS, _PATIENT_EACH = 300, 1500, 10
 _DAY_SECONDS = 86400
-# How long nobody may apply, and how often applying may fail, before the catching up is given up.
-_IDLE_SECONDS, _MOST_ERRORS = 60, 5
+# How long nobody may apply before the catching up is given up.
+_IDLE_SECONDS = 60
 
 
 def read_left(source: Connection, target: Connection) -> Left:
@@ -72,15 +76,36 @@ def withdraw(source: Connection, target: Connection, tables: t.Collection[Table]
 
     :param target: a session with session_replication_role = replica, which the guards let through
     """
-    names = [table.quoted for table in tables if not table.ours]
-    if names:
-        client.query(target, "TRUNCATE " + ", ".join(f"ONLY {name}" for name in names))
+    if not tables:
+        return
+    stop(source, target)  # it would write to them, and take their locks in another order
     for table in tables:
-        if table.ours:  # others may look into it meanwhile
-            client.query(target, f"DELETE FROM {table.quoted}")
+        found = read_in_the_way(target, table)
+        client.query(target, "; ".join(("BEGIN", *found.silence, empty_statement(table, found.referenced), *found.restore, "COMMIT")))
     names = [table.quoted for table in tables if table.quoted in published]
     if names:
         client.query(source, f"ALTER PUBLICATION {identifier(own.FORWARD_LINK)} DROP TABLE " + ", ".join(f"ONLY {name}" for name in names))
+
+
+def read_in_the_way(target: Connection, table: Table) -> InTheWay:
+    """What stands in the way of emptying and filling a table that has its constraints and triggers.
+
+    Foreign keys are not checked with session_replication_role = replica, and other triggers than these do not fire.
+    """
+    row = client.query(
+        target,
+        "SELECT EXISTS (SELECT FROM pg_constraint c WHERE c.contype = 'f' AND c.confrelid = r.oid AND c.conrelid <> r.oid) AS referenced, "
+        "ARRAY(SELECT tgname::text FROM pg_trigger WHERE tgrelid = r.oid AND NOT tgisinternal AND tgenabled = 'A') AS always, "
+        "ARRAY(SELECT tgname::text FROM pg_trigger WHERE tgrelid = r.oid AND NOT tgisinternal AND tgenabled = 'R') AS replica "
+        "FROM (SELECT %s::regclass::oid AS oid) r",
+        (table.quoted,),
+    )[0]
+    words = dict.fromkeys(row["always"], "ALWAYS") | dict.fromkeys(row["replica"], "REPLICA")
+    return InTheWay(
+        referenced=row["referenced"],
+        silence=tuple(f"ALTER TABLE ONLY {table.quoted} DISABLE TRIGGER {identifier(name)}" for name in words),
+        restore=tuple(f"ALTER TABLE ONLY {table.quoted} ENABLE {word} TRIGGER {identifier(name)}" for name, word in words.items()),
+    )
 
 
 def catch_up(
@@ -94,7 +119,15 @@ def catch_up(
     name = identifier(own.FORWARD_LINK)
     client.query(target, f"ALTER SUBSCRIPTION {name} ENABLE")
     _wait_until_applied(source, target, goal, timeout_seconds, clock)
-    client.query(target, f"ALTER SUBSCRIPTION {name} DISABLE")
+    stop(source, target, timeout_seconds, clock)
+
+
+def stop(source: Connection, target: Connection, timeout_seconds: float = _DAY_SECONDS, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Let the link apply nothing any more.
+
+    :raises WaitTimeout: somebody still does
+    """
+    client.query(target, f"ALTER SUBSCRIPTION {identifier(own.FORWARD_LINK)} DISABLE")
     wait_until(
         lambda: link_client.read_link(source, target, own.FORWARD_LINK),
         lambda state: not state.worker_running and not state.slot_active,
@@ -134,7 +167,7 @@ def _wait_until_applied(source: Connection, target: Connection, goal: str, timeo
     :raises ClientError: nobody has applied for a minute, or applying fails again and again
     :raises WaitTimeout: it did not come in time
     """
-    before = link_client.read_link(source, target, own.FORWARD_LINK)
+    failures = Failures(own.FORWARD_LINK)
     idle_since: float | None = None
 
     def missing() -> int:
@@ -146,17 +179,11 @@ def _wait_until_applied(source: Connection, target: Connection, goal: str, timeo
             idle_since = clock.monotonic() if idle_since is None else idle_since
             if clock.monotonic() - idle_since > _IDLE_SECONDS:
                 raise ClientError("The link does not run, so that finished tables cannot catch up: look at the target's log.")
-        if _new_errors(before, state) >= _MOST_ERRORS:
-            raise ClientError("What happened on the source since the interrupted copy cannot be applied on the target: look at the target's log.")
+        failures.look(state.errors)
         statement = "SELECT pg_wal_lsn_diff(%s::pg_lsn, confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE slot_name = %s"
         return int(client.query_value(source, statement, (goal, own.FORWARD_LINK)))
 
     wait_until(missing, lambda value: value <= 0, "The end of what finished tables have to catch up with (bytes)", timeout_seconds, 0.5, clock)
-
-
-def _new_errors(before: LinkState, now: LinkState) -> int:
-    """Failed attempts to apply since then; 0 where the server does not count them (a worker that fails does not run, either)."""
-    return now.errors - before.errors if now.errors is not None and before.errors is not None else 0
 
 
 def publish_at(publisher: Connection, reader: Connection, table: Table, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:

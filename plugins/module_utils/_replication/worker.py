@@ -19,7 +19,7 @@ from .._core.errors import ClientError
 from .._postgresql import client
 from . import copy_client, resume
 from .copy_plan import copy_statements
-from .model import Settings, Table
+from .model import InTheWay, Settings, Table
 from .pool import Job, Stream
 from .programs import Programs
 
@@ -70,10 +70,10 @@ class Worker:
 
     def _copy(self, table: Table, form: str) -> dict[str, t.Any]:
         """Stream one table; rows that left and rows that arrived must be as many."""
-        out, empty, into = copy_statements(table, form)
         target = self._open_target()
-        client.query(target, "BEGIN")
-        client.query(target, empty)
+        found = resume.read_in_the_way(target, table) if self.again else InTheWay()
+        out, empty, into = copy_statements(table, form, found.referenced)
+        client.query(target, "; ".join(("BEGIN", *found.silence, empty)))
         if table.bytes < SMALL_BYTES:
             buffer = io.BytesIO()
             sent = _copy_out(self._see(table, self._open_source()), out, buffer)
@@ -90,7 +90,7 @@ class Worker:
                 stream.close()
         if sent != arrived:
             raise ClientError(f"{sent} rows left the source and {arrived} arrived")
-        client.query(target, "COMMIT")
+        client.query(target, "; ".join((*found.restore, "COMMIT")))
         return {"rows": arrived, "format": form}
 
     def _large_objects(self, what: str) -> None:

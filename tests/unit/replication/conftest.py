@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import time
 
 import psycopg2
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication import link_client
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import link_client, worker
 from ansible_collections.freight.pg_ha.plugins.modules import migrated_roles, replication_copy, replication_copy_info, replication_link
 
 from tests.evidence import made_by
@@ -48,6 +50,10 @@ CREATE TRIGGER loud BEFORE INSERT ON child FOR EACH ROW EXECUTE FUNCTION loud();
 SELECT lo_from_bytea(0, convert_to('large', 'UTF8')) FROM generate_series(1, 3);
 """
 CONTENT = "SELECT md5(coalesce(string_agg(x::text, E'\\n' ORDER BY x::text), '')) AS content, count(*) AS rows FROM ONLY {} x"
+# Tables that a test stops in their middle, and how long it waits for anything.
+WEIRD = '"We""ird %s; --"."tä""b %s"'
+UNFINISHED = ('"public"."child"', '"public"."parent_2"', '"public"."heap"', WEIRD)
+MOST_SECONDS = 60
 TABLES = ['"We""ird %s; --"."tä""b %s"', "big", "parent_1", "parent_2", "child", "heap", "total"]
 
 
@@ -175,3 +181,24 @@ def migration(empty, monkeypatch):
     # Small enough for the ways of large tables: a process of its own, and indexes beside the rows.
     monkeypatch.setattr("ansible_collections.freight.pg_ha.plugins.module_utils._replication.worker.SMALL_BYTES", 100_000)
     return empty
+
+
+@pytest.fixture
+def half(migration, monkeypatch):
+    """Tables stop in their middle until the process is killed, those of the list."""
+    stuck = list(UNFINISHED)
+    real = worker._copy_out
+
+    def copy_out(connection, statement, file):
+        if not any(statement.startswith(f"COPY {table} ") for table in stuck):
+            return real(connection, statement, file)
+        rows = io.BytesIO()
+        real(connection, statement, rows)
+        file.write(rows.getvalue()[: len(rows.getvalue()) // 2])
+        deadline = time.monotonic() + MOST_SECONDS
+        while not (migration.folder.parent / "go").exists() and time.monotonic() < deadline:
+            client.query(connection, "SELECT pg_sleep(0.1)")  # notices when it is lost
+        return -1
+
+    monkeypatch.setattr(worker, "_copy_out", copy_out)
+    return stuck

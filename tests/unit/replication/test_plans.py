@@ -298,7 +298,9 @@ def test_copy_statements():
     assert empty == 'TRUNCATE ONLY "public"."orders"'
     assert into.endswith("FROM STDIN WITH (FORMAT binary, FREEZE)")
     assert copy_plan.copy_statements(table(columns=()), "text")[0] == 'COPY "public"."orders" TO STDOUT WITH (FORMAT text)'
-    assert copy_plan.copy_statements(table(ours=True), "text")[1] == 'DELETE FROM "public"."orders"'
+    for found in (copy_plan.copy_statements(table(ours=True), "text"), copy_plan.copy_statements(table(), "text", referenced=True)):
+        assert found[1] == 'DELETE FROM ONLY "public"."orders"'
+        assert found[2].endswith("FROM STDIN WITH (FORMAT text)")
 
 
 @pytest.mark.parametrize(
@@ -397,7 +399,7 @@ def test_the_estimate_leaves_out_what_an_interrupted_run_had_copied():
     row = {"state": "copying", "elapsed": 10.0, "detail": {"step": "rows", "resumed": {"tables_kept": 1, "bytes_kept": 100}}}
     found = copy_plan.describe(row, rows, {}, True, True)
     assert (found["bytes_done"], found["seconds_left"], found["resumed"]["tables_kept"]) == (200, 10, 1)
-    assert "1 tables kept of an interrupted run" in found["summary"]
+    assert "1 tables kept of an earlier run" in found["summary"]
 
 
 def test_the_pace_leaves_it_out_too():

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
 import os
 import pathlib
@@ -22,28 +21,26 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import c
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_run, resume, worker
 
 from tests.evidence import problems
+from tests.unit.replication.conftest import MOST_SECONDS, UNFINISHED, WEIRD
 
 FORK = multiprocessing.get_context("fork")
-WEIRD = '"We""ird %s; --"."tä""b %s"'
 OURS = ('"ha_migration"."marker"', '"ha_migration"."probe"')
 FINISHED = ('"public"."big"', '"public"."parent_1"', '"public"."nothing"', *OURS)
-UNFINISHED = ('"public"."child"', '"public"."parent_2"', '"public"."heap"', WEIRD)
 # The same name and the same columns, and another table: its changes were not sent.
 SWAP = "CREATE TABLE public.other (LIKE public.heap INCLUDING ALL); ALTER TABLE public.other REPLICA IDENTITY FULL; "
 SWAP += "DROP TABLE public.heap; ALTER TABLE public.other RENAME TO heap"
 FILES = "SELECT string_agg(pg_relation_filenode(c)::text, ',') FROM unnest(%s::regclass[]) c"
-MOST_SECONDS = 60
 
 
 class Writers:
     """Clients of the source. One writes quickly; the others hold transactions open over the moments that matter."""
 
-    def __init__(self, migration):
+    def __init__(self, migration, first=1):
         self.migration = migration
         self.stop = threading.Event()
         self.committed = 0
         self.problems = []
-        self.threads = [threading.Thread(target=self.work, args=(seed, pause)) for seed, pause in ((1, 0), (2, 0.05), (3, 0.2))]
+        self.threads = [threading.Thread(target=self.work, args=(first + number, pause)) for number, pause in enumerate((0, 0.05, 0.2))]
 
     def __enter__(self):
         for thread in self.threads:
@@ -151,27 +148,6 @@ def files(migration, tables=FINISHED):
         return client.query_value(connection, FILES, (list(tables),))
     finally:
         connection.close()
-
-
-@pytest.fixture
-def half(migration, monkeypatch):
-    """Tables stop in their middle until the process is killed, those of the list."""
-    stuck = list(UNFINISHED)
-    real = worker._copy_out
-
-    def copy_out(connection, statement, file):
-        if not any(statement.startswith(f"COPY {table} ") for table in stuck):
-            return real(connection, statement, file)
-        rows = io.BytesIO()
-        real(connection, statement, rows)
-        file.write(rows.getvalue()[: len(rows.getvalue()) // 2])
-        deadline = time.monotonic() + MOST_SECONDS
-        while not (migration.folder.parent / "go").exists() and time.monotonic() < deadline:
-            client.query(connection, "SELECT pg_sleep(0.1)")  # notices when it is lost
-        return -1
-
-    monkeypatch.setattr(worker, "_copy_out", copy_out)
-    return stuck
 
 
 def assert_the_same(migration):

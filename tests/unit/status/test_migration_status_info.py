@@ -281,6 +281,12 @@ def test_while_the_target_follows_both_schemas_are_compared_and_ddl_is_named(wor
         source.close()
 
 
+@pytest.mark.parametrize(("state", "command"), [("failed", "replicate"), ("running", "verify"), ("absent", "verify")])
+def test_after_a_comparison_that_failed_replicate_is_next(state: str, command: str) -> None:
+    phases = [{"phase": phase, "state": {"verify": state, "cut_over": "absent"}.get(phase, "done")} for phase in status.PHASES]
+    assert status._describe_next({"retired": None, "unknown": [], "phases": phases})[0].startswith(f"Next: `pg-ha {command}`")
+
+
 def test_an_alarm_and_a_link_that_was_given_up_are_told() -> None:
     told = "ALARM: slot x holds back much"
     link = {"name": schema.FORWARD_LINK, "following": True, "lag_bytes": 5, "lag_seconds": None, "alarm": told, "problems": [told]}
