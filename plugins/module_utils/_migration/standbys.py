@@ -8,6 +8,7 @@ would cost the slot. A reload wakes them."""
 from __future__ import annotations
 
 import contextlib
+import time
 import typing as t
 
 from .._core.errors import ClientError, WaitTimeout
@@ -52,7 +53,9 @@ def _has(service_file: str, service: str, host: str, slot: str) -> bool:
     except ClientError:
         return False
     try:
-        found = client.query_value(session, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s AND synced AND NOT temporary)", (slot,))
+        found = client.query_value(
+            session, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s AND synced AND NOT temporary)", (slot,)
+        )
         if not found:
             client.query(session, "SELECT pg_reload_conf()")
         return bool(found)
