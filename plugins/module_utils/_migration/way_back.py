@@ -19,7 +19,7 @@ from .._core.waiting import wait_until
 from .._postgresql import client, private
 from .._postgresql.quoting import identifier, literal
 from .._postgresql.subscription import Link, subscription_statement
-from . import decision, guards, schema, settle, standbys
+from . import decision, guards, schema, settle
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -35,16 +35,14 @@ class WayBack:
 
     :param link: how the side that is left reaches the side that shall serve
     :param serves: the side that shall serve
-    :param service_file: where the hosts of that side are named
     """
 
-    def __init__(self, link: Link, serves: str, service_file: str) -> None:
+    def __init__(self, link: Link, serves: str) -> None:
         self._link = link
-        self._service_file = service_file
         self._serves = serves
         self._leaves = decision.other(serves)
         self._name = schema.link_towards(self._leaves)
-        self._evidence: dict[str, t.Any] = {"link": self._name, "follows": False, "problem": "it was not attached", "standbys_without": None}
+        self._evidence: dict[str, t.Any] = {"link": self._name, "follows": False, "problem": "it was not attached"}
 
     def prepare(self, here: Connection, ahead: Connection) -> None:
         """Publication and slot on the next side, and the subscription on the side that is left, disabled and without a slot.
@@ -82,13 +80,11 @@ class WayBack:
         try:
             self._attach(here, ahead, decision.read_ahead_lsn(here, epoch))
             self._evidence.update(follows=True, problem=None)
-            if ahead.server_version >= FAILOVER_SLOTS_SINCE:
-                self._evidence["standbys_without"] = standbys.hand_over(ahead, self._service_file, self._serves, self._name)
         except PgHaError as error:
             self._evidence["problem"] = error.message
 
     def evidence(self) -> dict[str, t.Any]:
-        """``{"link", "follows", "problem", "standbys_without"}``: the last one are hosts that would not have the slot after a failover, None where none has."""
+        """``{"link", "follows", "problem"}``."""
         return {"way_back": self._evidence}
 
     def _attach(self, here: Connection, ahead: Connection, lsn: str | None) -> None:
