@@ -229,7 +229,7 @@ class Reader:
             locked = copy_client.lock_holder(source) is not None
             row = copy_client.read_run(target)
             running = copy_client.read_running(target) if row and locked else {}
-            return copy_plan.describe(row, copy_client.read_tables_done(target) if row else [], running, locked, locked)
+            return copy_plan.describe(row, copy_client.read_tables_done(target) if row else [], running, locked)
 
         return self.attempt("The copy", read)
 

@@ -155,14 +155,13 @@ def run(params: dict[str, t.Any]) -> Outcome:
     source = client.connect(params["service_file"], params["source_service"], application_name=APPLICATION_NAME, connect_timeout_seconds=timeout)
     try:
         locked, lost = _look(source, params["job_results_file"], params["lost_after_seconds"])
-        working = locked or not (lost or _job_has_ended(params["job_results_file"]))
         if target is None:
-            return Outcome(False, {"initial_copy": _or_lost(copy_plan.describe(None, [], {}, locked, working), lost), "link": LinkState().public()})
+            return Outcome(False, {"initial_copy": _or_lost(copy_plan.describe(None, [], {}, locked), lost), "link": LinkState().public()})
         row = copy_client.read_run(target)
         tables = copy_client.read_tables_done(target) if row else []
         running = copy_client.read_running(target) if row and locked else {}
         link = link_client.read_link(source, target, schema.FORWARD_LINK, params["slot_wal_limit_mib"])
-        found = copy_plan.describe(row, tables, running, locked, working, link.alarm)
+        found = copy_plan.describe(row, tables, running, locked, link.alarm)
         return Outcome(False, {"initial_copy": _or_lost(found, lost), "link": link.public()})
     finally:
         source.close()
@@ -171,21 +170,21 @@ def run(params: dict[str, t.Any]) -> Outcome:
 
 
 def _look(source: Connection, path: str | None, lost_after_seconds: float) -> tuple[bool, bool]:
-    """Whether somebody holds the copy's lock, and whether the job is lost.
+    """Whether somebody holds the copy's lock, and whether the job is lost. Where neither is so, the job has ended with a result, or there is none.
 
     It begins some time before it locks, and writes its result right after it has let go: only one that does neither for long is lost.
     """
 
-    def settled() -> bool:
+    def look() -> tuple[bool, bool]:
         # In this order: it lets go of the lock before it writes its result.
         ended = _job_has_ended(path)
-        return copy_client.lock_holder(source) is not None or ended
+        return copy_client.lock_holder(source) is not None, ended
 
     try:
-        wait_until(settled, bool, "The copy's lock, or its job's result", lost_after_seconds, 0.5)
+        locked, _ended = wait_until(look, any, "The copy's lock, or its job's result", lost_after_seconds, 0.5)
     except WaitTimeout:
         return False, True
-    return copy_client.lock_holder(source) is not None, False
+    return locked, False
 
 
 def _or_lost(found: dict[str, t.Any], lost: bool) -> dict[str, t.Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 CUT_OVER, ROLL_BACK = "cut over", "roll back"
 DIRECTIONS = (CUT_OVER, ROLL_BACK)
@@ -98,6 +99,11 @@ class Case:
     def serves(self) -> str:
         """The side that shall serve in the end."""
         return SERVES[self.direction]
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """The name of the case that a row of chaos.json is of."""
+    return Case(row["direction"], row["moment"], row["actor"], row["by"]).name
 
 
 # The moments at which a full disk is tried.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .judge import BOUND_SECONDS
-from .matrix import ACTORS, BOUNDARIES, DIRECTIONS, MOMENTS, reasons, select
+from .matrix import ACTORS, BOUNDARIES, DIRECTIONS, MOMENTS, name_of, reasons, select
 
 HEAD = """# What was killed, and what came of it
 
@@ -81,8 +81,8 @@ def _left_out() -> str:
 
 def _missing(rows: list[dict[str, Any]]) -> str:
     """How many cells of the matrix have no row yet: a table that is not whole says so."""
-    done = {(row["direction"], row["moment"], row["actor"], row["by"]) for row in rows}
-    missing = [case for case in select() if (case.direction, case.moment, case.actor, case.by) not in done]
+    done = {name_of(row) for row in rows}
+    missing = [case for case in select() if case.name not in done]
     return f"Not tried yet with this code: {len(missing)} cells.\n" if missing else ""
 
 

@@ -240,16 +240,13 @@ def estimate_seconds(done: int, total: int, elapsed: float) -> int | None:
     return int((total - done) * elapsed / done)
 
 
-def describe(
-    row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], running: dict[str, int], locked: bool, working: bool, alarm: str = ""
-) -> dict[str, t.Any]:
+def describe(row: dict[str, t.Any] | None, tables: list[dict[str, t.Any]], running: dict[str, int], locked: bool, alarm: str = "") -> dict[str, t.Any]:
     """The copy's state from what was read.
 
     :param row: the whole's row of ha_migration.copy, None where there is none
     :param tables: the other rows
     :param running: relation -> bytes that its COPY has processed
     :param locked: whether somebody holds the copy's lock
-    :param working: the same, or a job of it has not ended
     :param alarm: of the slot that holds back WAL meanwhile
     """
     detail = row["detail"] if row else {}
@@ -262,7 +259,7 @@ def describe(
     left = estimate_seconds(done["bytes_done"] - kept, done["bytes_total"] - kept, row["elapsed"]) if row and state == "running" else None
     description = {
         "state": state,
-        "ended": not working,
+        "ended": not locked,
         "step": detail.get("step"),
         "method": detail.get("method"),
         **done,

@@ -298,7 +298,8 @@ class _Copy:
         known = before["detail"] if before else {}
         if "kept" in known:
             self.detail["kept"] = known["kept"]
-        earlier = known.get("again", {"tables": [], "because": ""}) if before and before["state"] == "copying" else {"tables": [], "because": ""}
+        interrupted = before is not None and before["state"] == "copying"
+        earlier = {"tables": [], "because": "", **(known.get("again", {}) if interrupted else {})}
         names = [name for name in earlier["tables"] if name not in {table.quoted for table in asked}] + [table.quoted for table in asked]
         if names:
             self.detail["again"] = {"tables": names, "because": because or earlier["because"]}

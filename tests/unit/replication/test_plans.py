@@ -397,7 +397,7 @@ def test_progress_counts_what_runs_but_never_as_done():
 def test_the_estimate_leaves_out_what_an_interrupted_run_had_copied():
     rows = [{"relation": name, "state": state, "bytes_total": 100, "rows_done": 1} for name, state in (("a", "done"), ("b", "done"), ("c", "waiting"))]
     row = {"state": "copying", "elapsed": 10.0, "detail": {"step": "rows", "resumed": {"tables_kept": 1, "bytes_kept": 100}}}
-    found = copy_plan.describe(row, rows, {}, True, True)
+    found = copy_plan.describe(row, rows, {}, True)
     assert (found["bytes_done"], found["seconds_left"], found["resumed"]["tables_kept"]) == (200, 10, 1)
     assert "1 tables kept of an earlier run" in found["summary"]
 
