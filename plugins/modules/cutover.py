@@ -202,7 +202,7 @@ run:
 evidence:
   description:
     - What was measured of the attempt that led to the serving side. Epoch, C(steps) (name and ms), C(critical_section_ms) (first PAUSE to last pooler served),
-      C(paused_at) (seconds since 1970), refusals by role, ended sessions, C(way_back) (link, follows, problem; null without one).
+      C(paused_at) (seconds since 1970), refusals by role, ended sessions, C(way_back) (link, follows, problem, standbys without its slot; null without one).
       With O(method=dump) also C(initial_copy) and C(parity).
     - None when nothing was decided yet.
   type: dict
@@ -388,7 +388,7 @@ def read_way_back(params: dict[str, t.Any]) -> WayBack | NoWayBack:
     if database is None:
         raise UsageError(f"Service {params['serves']} of {params['service_file']} names no database.")
     link = Link(declared["host"], declared["port"], declared["user"], database, declared["passfile"], declared["ca_file"], password)
-    return WayBack(link, params["serves"])
+    return WayBack(link, params["serves"], params["service_file"])
 
 
 def argument_spec() -> dict[str, t.Any]:

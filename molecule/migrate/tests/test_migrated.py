@@ -231,6 +231,13 @@ def test_the_way_back_of_each_member_waits_for_the_other_two(machine, name):
     assert psql(machine(name), "\\t\nSHOW synchronized_standby_slots").stdout.strip() == others
 
 
+def test_every_standby_has_the_slot_of_the_way_back(machine):
+    way_back = json.loads((ARTIFACTS / "cutover.json").read_text(encoding="utf-8"))["way_back"]
+    assert (way_back["follows"], way_back["standbys_without"]) == (True, []), way_back
+    statement = "\\t\nSELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_reverse' AND (synced AND NOT temporary OR active)"
+    assert {name: psql(machine(name), statement).stdout.strip() for name in ("pg1", "pg2", "pg3")} == dict.fromkeys(("pg1", "pg2", "pg3"), "1")
+
+
 def test_the_cluster_has_a_synchronous_standby(leader):
     result = psql(leader, "\\t\nSELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')")
     assert int(result.stdout.strip()) >= 1

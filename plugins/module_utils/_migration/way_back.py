@@ -6,8 +6,9 @@
 
 Publication and slot stand on the next side before clients are held, and the side left has its subscription, disabled and without a slot:
 that it reaches the next side is known before, not after. What the next side applies between the making of its slot and the decision is the
-stream of the side left and must not return there. A publisher before 16 cannot tell it apart, so the slot is moved past it: to the position
-that the decision names, behind the last row that came over and before the first that an application writes.
+stream of the side left and must not return there. A publisher before 16 cannot tell it apart, so the side left begins past it: at the position
+that the decision names, behind the last row that came over and before the first that an application writes. It remembers that position
+itself, for the slot may be that of a standby that was promoted, and stand further behind.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .._core.waiting import wait_until
 from .._postgresql import client, private
 from .._postgresql.quoting import identifier, literal
 from .._postgresql.subscription import Link, subscription_statement
-from . import decision, guards, schema, settle
+from . import decision, guards, schema, settle, standbys
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -35,14 +36,16 @@ class WayBack:
 
     :param link: how the side that is left reaches the side that shall serve
     :param serves: the side that shall serve
+    :param service_file: where the hosts of that side are named
     """
 
-    def __init__(self, link: Link, serves: str) -> None:
+    def __init__(self, link: Link, serves: str, service_file: str) -> None:
         self._link = link
+        self._service_file = service_file
         self._serves = serves
         self._leaves = decision.other(serves)
         self._name = schema.link_towards(self._leaves)
-        self._evidence: dict[str, t.Any] = {"link": self._name, "follows": False, "problem": "it was not attached"}
+        self._evidence: dict[str, t.Any] = {"link": self._name, "follows": False, "problem": "it was not attached", "standbys_without": None}
 
     def prepare(self, here: Connection, ahead: Connection) -> None:
         """Publication and slot on the next side, and the subscription on the side that is left, disabled and without a slot.
@@ -67,6 +70,8 @@ class WayBack:
             ) from error
         finally:
             private.speak(here)
+        if ahead.server_version >= FAILOVER_SLOTS_SINCE:
+            self._evidence["standbys_without"] = standbys.spread(self._service_file, self._serves, self._name)
 
     def undo(self, here: Connection, ahead: Connection) -> None:
         """Take away what :meth:`prepare` has made; idempotent. The publication stays: it holds nothing back."""
@@ -84,7 +89,7 @@ class WayBack:
             self._evidence["problem"] = error.message
 
     def evidence(self) -> dict[str, t.Any]:
-        """``{"link", "follows", "problem"}``."""
+        """``{"link", "follows", "problem", "standbys_without"}``: the last one are hosts that would not have the slot after a failover, None where none has."""
         return {"way_back": self._evidence}
 
     def _attach(self, here: Connection, ahead: Connection, lsn: str | None) -> None:
@@ -99,7 +104,7 @@ class WayBack:
         if found[0]["attached"] and found[0]["enabled"]:
             return
         if not found[0]["attached"]:
-            self._move_slot(ahead, lsn)
+            self._begin_at(here, ahead, lsn)
             client.query(here, f"ALTER SUBSCRIPTION {identifier(self._name)} SET (slot_name = {literal(self._name)})")
         client.query(here, f"ALTER SUBSCRIPTION {identifier(self._name)} ENABLE")
         wait_until(
@@ -110,8 +115,10 @@ class WayBack:
             0.05,
         )
 
-    def _move_slot(self, ahead: Connection, lsn: str | None) -> None:
+    def _begin_at(self, here: Connection, ahead: Connection, lsn: str | None) -> None:
         """Past everything that came from the side that was left.
+
+        Who may not set the subscription's origin (superusers may) moves the slot, which waits for standbys that are away, and which a failover sets back.
 
         :raises GateError: the position or the slot is not there
         """
@@ -120,7 +127,14 @@ class WayBack:
         slots = client.query(ahead, "SELECT confirmed_flush_lsn < %s::pg_lsn AS behind FROM pg_replication_slots WHERE slot_name = %s", (lsn, self._name))
         if not slots:
             raise GateError(f"The {self._serves} has lost slot {self._name} (a failover in the midst of it?): it cannot be followed without a gap.")
-        if slots[0]["behind"]:
+        if client.query_value(here, "SELECT has_function_privilege('pg_replication_origin_advance(text, pg_lsn)', 'EXECUTE')"):
+            client.query(
+                here,
+                "SELECT pg_replication_origin_advance('pg_' || oid, %s::pg_lsn) FROM pg_subscription "
+                "WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                (lsn, self._name),
+            )
+        elif slots[0]["behind"]:
             client.query(ahead, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", (self._name, lsn))
 
 

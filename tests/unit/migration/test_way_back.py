@@ -11,8 +11,10 @@ import time
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, schema, section, settle
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import way_back as migration_way_back
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import snapshot, work
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
@@ -119,6 +121,51 @@ def test_what_is_written_while_clients_move_does_not_come_back(there):
         writer.join()
     rows = there.rows(there.here)
     assert rows > 302
+    there.write(there.ahead)
+    there.wait_for_rows("source", rows + 1)
+    assert there.rows(there.ahead) == rows + 1
+    assert there.compare()["mismatches"] == []
+
+
+@pytest.mark.parametrize("may_set_origin", [True, False])
+def test_an_administrator_that_may_not_set_an_origin_moves_the_slot(there, monkeypatch, may_set_origin):
+    plain = client.query_value
+    asked = []
+
+    def answer(connection, statement, parameters=None):
+        if "pg_replication_origin_advance" in statement:
+            asked.append(statement)
+            return may_set_origin
+        return plain(connection, statement, parameters)
+
+    monkeypatch.setattr(client, "query_value", answer)
+    rows = there.rows(there.here)
+    assert there.move("target").result["evidence"]["way_back"]["follows"] and len(asked) == 1
+    there.write(there.ahead)
+    there.wait_for_rows("source", rows + 1)
+    assert there.compare()["mismatches"] == []
+
+
+def test_a_slot_that_a_failover_has_set_back_brings_nothing_twice(there, monkeypatch):
+    """A standby holds the slot as it was some time ago: here from before rows came over, which a source before 16 cannot refuse to take back."""
+    plain = migration_way_back.WayBack.prepare
+
+    def prepare(way_back, here, ahead):
+        plain(way_back, here, ahead)
+        client.query(ahead, "SELECT pg_copy_logical_replication_slot(%s, 'ha_migration_old')", (schema.REVERSE_LINK,))
+        there.write(here)
+        there.wait_for_rows("target", there.rows(here))
+
+    monkeypatch.setattr(migration_way_back.WayBack, "prepare", prepare)
+    there.move("target")
+    rows = there.rows(there.ahead)
+    name = schema.REVERSE_LINK
+    client.query(there.here, f"ALTER SUBSCRIPTION {name} DISABLE")
+    wait_until(lambda: client.query(there.ahead, "SELECT FROM pg_replication_slots WHERE slot_name = %s AND active", (name,)), lambda row: not row, "end", 10, 0.05)
+    client.query(there.ahead, "SELECT pg_drop_replication_slot(%s)", (name,))
+    client.query(there.ahead, "SELECT pg_copy_logical_replication_slot('ha_migration_old', %s)", (name,))
+    client.query(there.ahead, "SELECT pg_drop_replication_slot('ha_migration_old')")
+    client.query(there.here, f"ALTER SUBSCRIPTION {name} ENABLE")
     there.write(there.ahead)
     there.wait_for_rows("source", rows + 1)
     assert there.rows(there.ahead) == rows + 1
