@@ -17,8 +17,10 @@ from .faults import FAULTS, Broken, Fault, Scene, docker, on, run_on
 from .observer import HOLD_SECONDS
 
 MOMENT_SECONDS = 300
-# How long a fault stands: the budget, the two seconds, and some to see that nobody waited for its end.
+# How long a fault stands: the budget, the two seconds, and some to see that nobody waited for its end. Where the move has ended well and clients are
+# served some seconds later nobody waits any more.
 STANDS_SECONDS = 8
+CALM_SECONDS = 2
 MOVE_SECONDS = 420
 SERVED_SECONDS = 90
 OBSERVER = "pg_ha_observer"
@@ -40,6 +42,19 @@ def observer(*arguments: str) -> tuple[str, ...]:
     return ("python3", "-m", OBSERVER, *arguments)
 
 
+def _let_stand(move: moves.Move, hit_at: float) -> None:
+    """Leave the fault as long as somebody could wait for its end; a move that has not ended then goes on while it is cured."""
+    try:
+        ended = move.process.wait(STANDS_SECONDS)
+    except subprocess.TimeoutExpired:
+        return
+    if ended == 0:
+        time.sleep(CALM_SECONDS)
+        if clients.wait_until_served(0) is not None:
+            return
+    time.sleep(max(0.0, hit_at + STANDS_SECONDS - time.time()))
+
+
 def on_mover(*command: str) -> list[str]:
     """Command line that runs a command there."""
     return ["docker", "exec", "pg-ha-lab-mover", *command]
@@ -48,17 +63,17 @@ def on_mover(*command: str) -> list[str]:
 class Trial:
     """One case; its row grows as it goes, so that what went wrong midway is a row too.
 
-    ``whole`` says whether the lab was made whole after it.
+    ``whole`` says whether the lab was made whole after it, ``ready`` whether it is such that the next case may begin.
     """
 
-    def __init__(self, case: matrix.Case, commit: str) -> None:
+    def __init__(self, case: matrix.Case, of: dict[str, str]) -> None:
         self.case = case
-        self.whole = False
+        self.whole = self.ready = False
         self.log = lab_state.LOGS / case.name.replace("/", "-").replace(" ", "_")
         self.trouble: list[str] = []
         self.row: dict[str, Any] = {
             **dataclasses.asdict(case),
-            "commit": commit,
+            **of,
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "serves": case.serves,
             "waits_for": judge.waits_for(case),
@@ -86,7 +101,9 @@ class Trial:
         finally:
             self._tidy(clients.stop)
             self.whole = self._tidy(lab_state.heal)
-        self.trouble += lab_state.following()
+        loose = lab_state.following()
+        self.trouble += loose
+        self.ready = self.whole and not loose
         self.row["problems"] = judge.problems(self.row)
         return self.row
 
@@ -116,11 +133,7 @@ class Trial:
                 run_on("mover", *observer("go"))
             if inside and self.row["hit_after_ms"] > HOLD_SECONDS * 1000:
                 self.trouble.append("The fault came late: the section had gone on by itself.")
-            try:
-                move.process.wait(STANDS_SECONDS)
-                time.sleep(max(0.0, hit_at + STANDS_SECONDS - time.time()))
-            except subprocess.TimeoutExpired:
-                pass  # it goes on while the fault is cured
+            _let_stand(move, hit_at)
             fault.cure()
             self.row["exit"] = move.wait(MOVE_SECONDS)
             if self.row["exit"] is None:

@@ -167,20 +167,23 @@ def following() -> list[str]:
     return found
 
 
-def bring(case: matrix.Case) -> None:
+def bring(case: matrix.Case, ready: bool) -> None:
     """Have the lab whole and the side that the case leaves serve; a copy begins with an empty target.
 
+    :param ready: whether the case before has just seen that it is whole, with every link followed
     :raises Broken: it cannot be brought there
     """
-    heal()
+    if not ready:
+        heal()
     if serves() != case.leaves:
         direction = next(direction for direction, side in matrix.SERVES.items() if side == case.leaves)
         say(f"   first {direction}, without a fault")
         if moves.move(direction, case.by, LOGS / "between.log").wait(BETWEEN_SECONDS):
             _start_anew(case, "that failed (its output is in .build/chaos/between.log)")
+        ready = False
     if case.moment == "copy":
         _reset()
-    elif loose := following():
+    elif not ready and (loose := following()):
         _start_anew(case, "; ".join(loose))
     _forget_old_writes(case.leaves)
     if serves() != case.leaves:

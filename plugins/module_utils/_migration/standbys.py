@@ -51,7 +51,7 @@ def spread(service_file: str, service: str, slot: str, clock: Clock = SYSTEM_CLO
         leader.close()
 
 
-def _open(service_file: str, service: str, **parameters: str) -> Connection:
+def _open(service_file: str, service: str, **parameters: t.Any) -> Connection:
     return client.connect(
         service_file,
         service,

@@ -10,6 +10,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 from chaos import case, clients, faults, lab_state, matrix
@@ -53,7 +54,7 @@ def world(monkeypatch, tmp_path):
 
         def trial(self, moment):
             """A trial of the actor ``mover``, whose fault is ``hit``."""
-            made = case.Trial(matrix.Case(matrix.CUT_OVER, moment, "mover"), "abc")
+            made = case.Trial(matrix.Case(matrix.CUT_OVER, moment, "mover"), {"code": "abc", "commit": "def"})
             return made, made.run(1, 1)
 
     world = World()
@@ -77,6 +78,7 @@ def world(monkeypatch, tmp_path):
     monkeypatch.setattr(case, "run_on", run_on)
     monkeypatch.setattr(case, "on_mover", lambda *command: [sys.executable, *command[1:]])
     monkeypatch.setattr(case, "STANDS_SECONDS", 0.3)
+    monkeypatch.setattr(case, "CALM_SECONDS", 0.1)
     monkeypatch.setattr(case, "MOVE_SECONDS", 3)
     monkeypatch.setitem(case.FAULTS, "mover", fault)
     monkeypatch.setattr(case._run, "playbook", lambda path: [*playbook, str(world.sleeps)])
@@ -96,7 +98,8 @@ def world(monkeypatch, tmp_path):
 
 def test_a_case_goes_its_way(world, tmp_path):
     trial, row = world.trial("after warm")
-    assert row["problems"] == [] and trial.whole
+    assert row["problems"] == [] and trial.whole and trial.ready
+    assert (row["code"], row["commit"]) == ("abc", "def")
     assert (row["exit"], row["exit_again"], row["served_by"], row["serves_after"]) == (0, 0, "source", "target")
     assert (row["served_s"], row["client_stall_s"], row["two_writers"], row["lost"]) == (5.1, 5.2, [], 0)
     assert 0 <= row["hit_after_ms"] < 2000
@@ -170,3 +173,30 @@ def test_clients_that_are_not_served_again_are_told(world, monkeypatch):
     monkeypatch.setattr(clients, "wait_until_served", lambda seconds: None)
     problems = world.trial("after warm")[1]["problems"]
     assert any("not served again" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("ended", "served", "stands"),
+    [(0, True, 2), (0, False, 8), (137, True, 8), (None, False, 8)],
+    ids=["nobody waits", "clients wait", "the move failed", "the move goes on"],
+)
+def test_a_fault_stands_as_long_as_somebody_could_wait_for_its_end(monkeypatch, ended, served, stands):
+    now = [100.0]
+    monkeypatch.setattr(case.time, "time", lambda: now[0])
+    monkeypatch.setattr(case.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(clients, "wait_until_served", lambda seconds: now[0] if served else None)
+
+    def wait(seconds):
+        if ended is None:
+            now[0] += seconds
+            raise subprocess.TimeoutExpired("move", seconds)
+        return ended
+
+    case._let_stand(types.SimpleNamespace(process=types.SimpleNamespace(wait=wait)), 100.0)
+    assert now[0] == 100.0 + stands
+
+
+def test_after_a_link_that_nobody_follows_the_next_case_looks_itself(world, monkeypatch):
+    monkeypatch.setattr(lab_state, "following", lambda: ["nobody reads the slot"])
+    trial, row = world.trial("after warm")
+    assert trial.whole and not trial.ready and row["problems"] == ["nobody reads the slot"]

@@ -12,6 +12,7 @@ ROW = {
     "moment": "after fence",
     "actor": "mover",
     "by": "section",
+    "commit": "abc",
     "state": "exit 4; epoch 3 open: source, decided by lb1",
     "served_by": "source",
     "served_s": 5.12,
@@ -25,7 +26,7 @@ ROW = {
 
 
 def lines(*rows):
-    return table.render(rows, judge.summary(list(rows)), "abc").splitlines()
+    return table.render(rows, judge.summary(list(rows))).splitlines()
 
 
 def test_a_row_says_where_what_who_when_and_how_many():

@@ -161,7 +161,9 @@ def test_a_slot_that_a_failover_has_set_back_brings_nothing_twice(there, monkeyp
     rows = there.rows(there.ahead)
     name = schema.REVERSE_LINK
     client.query(there.here, f"ALTER SUBSCRIPTION {name} DISABLE")
-    wait_until(lambda: client.query(there.ahead, "SELECT FROM pg_replication_slots WHERE slot_name = %s AND active", (name,)), lambda row: not row, "end", 10, 0.05)
+    wait_until(
+        lambda: client.query(there.ahead, "SELECT FROM pg_replication_slots WHERE slot_name = %s AND active", (name,)), lambda row: not row, "end", 10, 0.05
+    )
     client.query(there.ahead, "SELECT pg_drop_replication_slot(%s)", (name,))
     client.query(there.ahead, "SELECT pg_copy_logical_replication_slot('ha_migration_old', %s)", (name,))
     client.query(there.ahead, "SELECT pg_drop_replication_slot('ha_migration_old')")
