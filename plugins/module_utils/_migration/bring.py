@@ -151,7 +151,9 @@ class ByDump:
         self._copier.check()
 
     def prepare(self, here: Connection, ahead: Connection) -> None:
-        """Nothing: all of it is copied under the fence."""
+        """All of it is copied under the fence. Whether there would be a way back is tried with the rehearsed schema, and taken away again."""
+        self.way_back.prepare(here, ahead)
+        self.way_back.undo(here, ahead)
 
     def large_objects(self, here: Connection, ahead: Connection) -> dict[str, t.Any] | None:
         """None: reading them takes the very lock that would keep their writers away, so the fence takes it after copy and comparison."""

@@ -55,10 +55,10 @@ class WayBack:
         :raises GateError: the side that is left cannot reach the next one; nothing of it stays
         """
         self.undo(here, ahead)
-        _publish(ahead, self._name, self._leaves)
-        _make_slot(ahead, self._name)
         statement = subscription_statement(self._name, self._link.conninfo(self._name), here.server_version, slot=None)
         try:
+            _publish(ahead, self._name, self._leaves)
+            _make_slot(ahead, self._name)
             if not private.silence(here) and self._link.password:
                 raise ClientError("Its administrator is no superuser there, so that the server's log would show the password.")
             client.query(here, statement)

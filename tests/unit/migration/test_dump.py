@@ -74,6 +74,14 @@ def test_after_a_dump_the_source_follows_too(migration):
         settle.retire_link(migration.here, migration.ahead, schema.REVERSE_LINK)
 
 
+def test_a_source_that_would_not_reach_the_target_is_known_before_clients_are_held(migration):
+    way_back = {**migration.reach(), "port": 1, "password_file": None, "passfile": None, "ca_file": None}
+    with pytest.raises(GateError, match=r"no way back: the source cannot follow the target as role postgres at 127.0.0.1:1\b"):
+        migration.cut_over(way_back=way_back)
+    assert not any(statement.startswith("PAUSE") for statement in migration.pooler.log)
+    assert client.query(migration.here, "SELECT FROM pg_subscription WHERE subname = %s", (schema.REVERSE_LINK,)) == []
+
+
 def test_rows_are_moved_under_the_fence_and_the_source_is_closed(migration):
     assert migration.rows(migration.ahead) == 0
     outcome = migration.cut_over()
