@@ -81,6 +81,15 @@ def world() -> t.Iterator[Pair]:
         made.stop()
 
 
+def test_0_method_dump_makes_the_role_of_the_way_back_and_rehearses(world: Pair) -> None:
+    done = world.replicate("-e", "pg_ha_method=dump")
+    assert done.code == 0, done.output
+    roles = "SELECT rolreplication FROM pg_roles WHERE rolname = 'ha_migration_link'"
+    assert (world.sql(roles, port=world.ahead), world.sql(roles)) == ("t\n", "")
+    done = world.replicate("-e", "pg_ha_method=dump")
+    assert (done.code, done.changed) == (0, 0), done.output
+
+
 def test_1_once_the_target_follows_ddl_is_recorded_and_a_second_run_changes_nothing(world: Pair) -> None:
     done = world.replicate()
     assert done.code == 0, done.failure["msg"]

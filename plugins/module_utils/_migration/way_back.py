@@ -66,7 +66,7 @@ class WayBack:
             self.undo(here, ahead)
             raise GateError(
                 f"There would be no way back: the {self._leaves} cannot follow the {self._serves} as role {self._link.user} at "
-                f"{self._link.host}:{self._link.port}. {error.message} Let it through there, or decide to go without (pg_ha_way_back: false)."
+                f"{self._link.host}:{self._link.port}. {error.message.rstrip('.')}. Let it through there, or decide to go without (pg_ha_way_back: false)."
             ) from error
         finally:
             private.speak(here)
