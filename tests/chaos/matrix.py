@@ -138,9 +138,9 @@ def cells() -> list[Case]:
     ]
 
 
-# One case per actor by the whole playbook, there and back in turn, so that no move is made for its own sake.
+# One case per actor inside the section, there and back in turn, so that no move is made for its own sake: also by the whole playbook.
 SHORT = (
-    Case(CUT_OVER, "copy", "disk-full"),
+    Case(CUT_OVER, "before warm", "disk-full"),
     Case(ROLL_BACK, "after fence", "mover"),
     Case(CUT_OVER, "after fence", "controller"),
     Case(ROLL_BACK, "after decide", "section"),
@@ -155,13 +155,13 @@ SHORT = (
     Case(CUT_OVER, "after announce", "dead-man-killed"),
     Case(ROLL_BACK, "after fence", "net-source-mover"),
     Case(CUT_OVER, "after marker", "net-target-mover"),
-    Case(ROLL_BACK, "follow", "net-pooler-target"),
+    Case(ROLL_BACK, "after decide", "net-pooler-target"),
 )
 
 
 def _short() -> list[Case]:
-    """The same by the section alone where that does: a third of the time."""
-    return [Case(case.direction, case.moment, case.actor, SECTION if case.moment in BOUNDARIES else PLAYBOOK) for case in SHORT]
+    """The same by the section alone: a third of the time."""
+    return [Case(case.direction, case.moment, case.actor, SECTION) for case in SHORT]
 
 
 class UnknownName(ValueError):
@@ -193,7 +193,7 @@ def select(actors: Iterable[str] = (), moments: Iterable[str] = (), directions: 
             raise UnknownName(f"There is no {kind} {', '.join(sorted(unknown))}; there is {', '.join(known)}.")
     chosen = [
         case
-        for case in (_short() if short else [*cells(), *(case for case in SHORT if case.moment in BOUNDARIES)])
+        for case in (_short() if short else [*cells(), *SHORT])
         if (not wanted_actors or case.actor in wanted_actors)
         and (not wanted_moments or case.moment in wanted_moments)
         and (not wanted_directions or case.direction in wanted_directions)
