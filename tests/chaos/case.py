@@ -88,7 +88,7 @@ class Trial:
         :raises Broken: the case could not begin
         """
         scene = Scene(*lab_state.members())
-        epoch = lab_state.last_epoch(self.case.leaves)
+        epoch = lab_state.epoch_of(lab_state.decided(self.case.leaves))
         clients.start(number_of_clients, transactions_per_second)
         try:
             hit_at = self._first_run(scene, FAULTS[self.case.actor](scene))
@@ -187,7 +187,7 @@ class Trial:
         """Who serves, and what was decided, before anybody repairs anything."""
         self.row["served_by"] = lab_state.serves()
         decided = lab_state.decided(self.case.leaves)
-        new = lab_state.last_epoch(self.case.leaves) != epoch_before
+        new = lab_state.epoch_of(decided) != epoch_before
         state = decided if new or decided == "unknown" else "nothing was begun"
         self.row["state"] = f"exit {'none' if self.row['exit'] is None else self.row['exit']}; {state}"
 

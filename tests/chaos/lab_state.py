@@ -6,12 +6,18 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import _run
 
 from . import faults, matrix, moves
 from .faults import POOLER, TARGET_SERVERS, Broken
+
+T = TypeVar("T")
+Result = TypeVar("Result")
 
 LOGS = _run.ROOT / ".build" / "chaos"
 MACHINES = ("source", *TARGET_SERVERS, "etcd1", "etcd2", "etcd3", POOLER, "mover")
@@ -34,9 +40,16 @@ def ask(name: str, statement: str, database: str = "freight") -> list[list[str]]
     return None if result.returncode else [line.split("\t") for line in result.stdout.splitlines()]
 
 
+def at_once(look: Callable[[T], Result], what: Iterable[T]) -> list[Result]:
+    """Look at all of them at the same time; a look at a machine is mostly waiting. Results in the order of what was asked."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(look, what))
+
+
 def leaders() -> list[str]:
     """Servers of the target that are no standby."""
-    return [name for name in TARGET_SERVERS if ask(name, "SELECT pg_is_in_recovery()", "postgres") == [["f"]]]
+    answers = at_once(lambda name: ask(name, "SELECT pg_is_in_recovery()", "postgres"), TARGET_SERVERS)
+    return [name for name, answer in zip(TARGET_SERVERS, answers, strict=True) if answer == [["f"]]]
 
 
 STANDBYS = "SELECT application_name, sync_state FROM pg_stat_replication WHERE state = 'streaming' AND application_name IN ('pg1', 'pg2', 'pg3')"
@@ -85,9 +98,9 @@ def decided(side: str) -> str:
     return f"epoch {epoch} {state}: {side_decided}, decided by {by}"
 
 
-def last_epoch(side: str) -> int:
-    """Number of the last attempt that left a side, 0 without one or when it cannot be read."""
-    match = re.match(r"epoch (\d+)", decided(side))
+def epoch_of(words: str) -> int:
+    """Number of the attempt of which :func:`decided` speaks, 0 without one or when it could not be read."""
+    match = re.match(r"epoch (\d+)", words)
     return int(match[1]) if match else 0
 
 
@@ -102,8 +115,9 @@ def ailments() -> list[str]:
     found = []
     if down := sorted(set(MACHINES) - running()):
         return [f"{', '.join(down)} is off"]
-    for name, units in UNITS.items():
-        found += [f"{unit} on {name} is not active" for unit in units if _run.machine(name, "systemctl", "is-active", unit).stdout.strip() != "active"]
+    units = [(unit, name) for name, units in UNITS.items() for unit in units]
+    states = at_once(lambda pair: _run.machine(pair[1], "systemctl", "is-active", pair[0]).stdout.strip(), units)
+    found += [f"{unit} on {name} is not active" for (unit, name), state in zip(units, states, strict=True) if state != "active"]
     if ask("source", "SELECT 1") != [["1"]]:
         found.append("the source does not answer")
     leading = leaders()

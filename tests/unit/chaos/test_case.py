@@ -84,7 +84,7 @@ def world(monkeypatch, tmp_path):
     monkeypatch.setattr(case._run, "playbook", lambda path: [*playbook, str(world.sleeps)])
     monkeypatch.setattr(case._run, "environment", lambda: dict(os.environ))
     monkeypatch.setattr(lab_state, "LOGS", tmp_path)
-    for name, value in {"members": ("pg1", "pg2"), "last_epoch": 3, "decided": "epoch 3 closed: source, decided by lb1", "following": []}.items():
+    for name, value in {"members": ("pg1", "pg2"), "decided": "epoch 3 closed: source, decided by lb1", "following": []}.items():
         monkeypatch.setattr(lab_state, name, lambda *_side, value=value: value)
     monkeypatch.setattr(lab_state, "serves", lambda: world.serves.pop(0))
     monkeypatch.setattr(lab_state, "heal", lambda: world.done.append("heal"))
