@@ -77,6 +77,11 @@ def _summary(rate: float, clients: int, done: list[dict[str, Any]]) -> dict[str,
     }
 
 
+def install_load() -> None:
+    """Lay the clients on the mover; nothing to do where they are."""
+    _playbook("lab/load.yml")
+
+
 def _playbook(path: str) -> None:
     with LOG.open("a", encoding="utf-8") as log:
         code = subprocess.run(_run.playbook(path), cwd=_run.ROOT, env=_run.environment(), stdout=log, stderr=subprocess.STDOUT, check=False).returncode
