@@ -44,6 +44,38 @@ options:
     description: Bound of the switchover, and again of the wait after it.
     type: int
     default: 60
+  poolers:
+    description:
+      - PgBouncers whose clients wait while the leader changes, so that none of them sees an error. They are paused together, and go on as soon as the route
+        of each leads to the new leader, or after O(poolers.budget_seconds) whatever has become of the switchover.
+      - Each needs the guard of role C(freight.pg_ha.pause_guard), which ends the pause where this module has died. Refused without it.
+    type: dict
+    suboptions:
+      service_file:
+        description: Service file with C(pooler_<name>) for each console, and with O(poolers.service).
+        type: path
+        required: true
+      service:
+        description: Service of the cluster's administrator. Its host and port are replaced by those to which a pooler leads.
+        type: str
+        default: target
+      names:
+        description: Names of the poolers.
+        type: list
+        elements: str
+        required: true
+      database:
+        description: Pooled database.
+        type: str
+        required: true
+      pause_seconds:
+        description: How long PAUSE may take. A client that holds a transaction open makes it fail, and nothing is changed.
+        type: float
+        default: 1
+      budget_seconds:
+        description: How long clients wait at most.
+        type: float
+        default: 5
 """
 
 EXAMPLES = r"""
@@ -54,9 +86,27 @@ EXAMPLES = r"""
     username: operator
     password: "{{ restapi_password }}"
     name: pg2
+
+- name: Let pg3 lead while clients wait at their poolers
+  freight.pg_ha.patroni_leader:
+    urls: [https://pg1:8008, https://pg2:8008, https://pg3:8008]
+    ca_file: /run/pg_ha/freight/target_ca.crt
+    username: operator
+    password: "{{ restapi_password }}"
+    name: pg3
+    poolers:
+      service_file: /run/pg_ha/freight/pg_service.conf
+      names: [lb1]
+      database: freight
 """
 
 RETURN = r"""
+held:
+  description: >-
+    How long clients waited at their poolers (C(ms)), and why they went on (C(because), V(served) when the new leader was there).
+    Null without O(poolers), and where nothing was changed.
+  returned: success
+  type: dict
 cluster:
   description: The cluster afterwards (predicted in check mode), as M(freight.pg_ha.patroni_cluster_info) returns it.
   returned: success
@@ -68,32 +118,41 @@ actions:
   elements: str
 """
 
+import threading
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PgHaError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.client import PatroniClient, patroni_argument_spec
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.model import Cluster, Member
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.plan import ANY, leader_has_settled, plan_leader
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client as postgresql
+from ansible_collections.freight.pg_ha.plugins.module_utils._switchover.hold import Hold, Route
 
 
-def run(client: PatroniClient, params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK) -> Outcome:
-    """Plan, switch over when due, wait until the cluster has settled."""
+def run(client: PatroniClient, params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK, hold: Hold | None = None) -> Outcome:
+    """Plan, switch over when due, wait until the cluster has settled.
+
+    :param hold: the poolers whose clients wait meanwhile
+    """
     # A cluster that is only starting answers nobody yet: whoever is content with any leader waits for it.
     cluster = _wait(client, params, None, clock) if params["name"] == ANY and not check_mode else client.read_cluster()
     before = {"leader": None if cluster.leader is None else cluster.leader.name}
     actions = plan_leader(cluster, params["name"], params["max_lag_bytes"])
+    if actions and hold is not None:
+        hold.check()
     if check_mode:
         after = {"leader": params["name"]} if actions else before
-        return Outcome.of(before, after, actions, cluster={**cluster.public(), **after})
+        return Outcome.of(before, after, actions, cluster={**cluster.public(), **after}, held=None)
     former = cluster.leader if actions else None
     if former is not None:
-        _switch_over(client, former, params)
+        _switch_over(client, former, params) if hold is None else _switch_over_behind(hold, client, former, params)
     if params["name"] != ANY:
         cluster = _wait(client, params, None if former is None else former.name, clock)
-    return Outcome.of(before, {"leader": cluster.leader and cluster.leader.name}, actions, cluster=cluster.public())
+    held = None if hold is None or hold.held_ms is None else {"ms": hold.held_ms, "because": hold.resumed_because}
+    return Outcome.of(before, {"leader": cluster.leader and cluster.leader.name}, actions, cluster=cluster.public(), held=held)
 
 
 def _switch_over(client: PatroniClient, former: Member, params: dict[str, t.Any]) -> None:
@@ -104,6 +163,28 @@ def _switch_over(client: PatroniClient, former: Member, params: dict[str, t.Any]
         leader = client.read_cluster().leader
         if leader is None or leader.name != params["name"]:
             raise
+
+
+def _switch_over_behind(hold: Hold, client: PatroniClient, former: Member, params: dict[str, t.Any]) -> None:
+    """While clients wait. Patroni looks once a second whether it is done, so its answer is not what they wait for.
+
+    :raises PgHaError: a pooler could not be paused, or Patroni refused; clients go on
+    """
+    failures: list[PgHaError] = []
+
+    def ask() -> None:
+        try:
+            _switch_over(client, former, params)
+        except PgHaError as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    with hold.held():
+        asking.start()
+        hold.wait_until_served(lambda: bool(failures))
+    asking.join()
+    if failures:
+        raise failures[0]
 
 
 def _wait(client: PatroniClient, params: dict[str, t.Any], former: str | None, clock: Clock) -> Cluster:
@@ -132,13 +213,55 @@ def argument_spec() -> dict[str, t.Any]:
         "synchronous_standby": {"type": "bool", "default": False},
         "running_members": {"type": "int", "default": 1},
         "timeout_seconds": {"type": "int", "default": 60},
+        "poolers": {
+            "type": "dict",
+            "options": {
+                "service_file": {"type": "path", "required": True},
+                "service": {"type": "str", "default": "target"},
+                "names": {"type": "list", "elements": "str", "required": True},
+                "database": {"type": "str", "required": True},
+                "pause_seconds": {"type": "float", "default": 1},
+                "budget_seconds": {"type": "float", "default": 5},
+            },
+        },
     }
+
+
+def open_hold(params: dict[str, t.Any]) -> Hold | None:
+    """The declared poolers.
+
+    :raises UsageError: none is named, or the bounds cannot be kept
+    """
+    declared = params["poolers"]
+    if declared is None:
+        return None
+    if not declared["names"]:
+        raise UsageError("poolers.names is empty: name the PgBouncers whose clients shall wait, or leave poolers out.")
+    if not 0 < declared["pause_seconds"] < declared["budget_seconds"]:
+        raise UsageError(
+            f"poolers.pause_seconds is {declared['pause_seconds']:g} and poolers.budget_seconds {declared['budget_seconds']:g}: "
+            "the pause has to end before the budget, and both have to be more than nothing."
+        )
+    file = declared["service_file"]
+    return Hold(
+        names=tuple(declared["names"]),
+        open_console=lambda name: postgresql.connect_console(file, f"pooler_{name}"),
+        open_route=lambda host, port: Route(file, declared["service"], host, port),
+        database=declared["database"],
+        pause_seconds=declared["pause_seconds"],
+        budget_seconds=declared["budget_seconds"],
+    )
 
 
 def main() -> None:
     """Wire the options to run()."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    finish(module, lambda: run(PatroniClient.open(module.params, read_only=module.check_mode), module.params, module.check_mode))
+    if module.params["poolers"] is not None and not postgresql.HAS_PSYCOPG2:
+        module.fail_json(msg=missing_required_lib("psycopg2"))
+    finish(
+        module,
+        lambda: run(PatroniClient.open(module.params, read_only=module.check_mode), module.params, module.check_mode, hold=open_hold(module.params)),
+    )
 
 
 if __name__ == "__main__":

@@ -89,6 +89,12 @@ VERBS = (
         """The cutover with the sides exchanged; needs consent as the cutover does. Evidence: cutover.json.""",
     ),
     Verb(
+        "switch-over",
+        "Move the leadership of the target's cluster; clients wait and see no error.",
+        """A planned switchover to a synchronous standby, or to -e pg_ha_leader=<member>. Clients wait at their poolers for at most
+        the budget; a guard beside each pooler lets them go on where this run dies.""",
+    ),
+    Verb(
         "retire-source",
         "End the migration: take away what it has; the source stays fenced.",
         """Without consent it says what would go. With -e pg_ha_retire_approved=true dead men, links, roles and our schema go, so that

@@ -65,6 +65,10 @@ def test_the_clients_returned_between_by_a_decision_of_the_target():
     assert ask(leader(), DECISIONS) == ["3|source|mover"]
 
 
+def test_the_leadership_was_moved():
+    assert int(ask(leader(), "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int")[0]) >= 2
+
+
 def test_every_attempt_is_closed():
     for name in ("source", leader()):
         assert ask(name, "SELECT count(*) FROM ha_migration.epoch WHERE state = 'open'") == ["0"]

@@ -67,6 +67,7 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_routes_dir", "folder"),
         Key("pg_ha_address", "address"),
         Key("pg_ha_cluster"),
+        Key("pg_ha_leader"),
         Key("pg_ha_target_write_host", "host"),
         Key("pg_ha_etcd_root_password", "secret", required=True),
         Key("pg_ha_etcd_patroni_password", "secret", required=True),

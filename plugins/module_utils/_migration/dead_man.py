@@ -46,6 +46,8 @@ IDLE_LOOK_SECONDS = 1.0
 # How long after an attempt its PAUSE may still come: a network delivers late what was sent into it before it was cut, until the sender gives up
 # (tcp_user_timeout, 10 s). Whoever pauses the pooler by hand at another time has a reason.
 LATE_PAUSE_SECONDS = 60.0
+# How the guard of a switchover's pause calls itself.
+PAUSE_GUARD = "ha_migration pause guard"
 # After this long without the announcement over the link the dead man writes it on the next side itself.
 ANNOUNCEMENT_PATIENCE_SECONDS = 1.0
 
@@ -190,10 +192,13 @@ class Pooler:
             if not self._leads_to(shown, side):
                 raise PgHaError(f"After RELOAD {self.config.database} still leads to {shown['host']}:{shown['port']}, not to the {side}.")
 
-    def resume(self) -> bool:
-        """Let clients go on, where they are held; returns whether they were."""
+    def resume(self, beside_guard: bool = True) -> bool:
+        """Let clients go on, where they are held; returns whether they did.
+
+        :param beside_guard: also where the guard of a switchover stands, which ends a pause itself (role pause_guard)
+        """
         with self._console_dropped_on_failure():
-            if not self._show()["paused"]:
+            if not self._show()["paused"] or (not beside_guard and self._is_guarded()):
                 return False
             client.query(self._open(), f"RESUME {client.quote(self.config.database)}")
             return True
@@ -211,6 +216,9 @@ class Pooler:
     def warm(self) -> None:
         """Open the console before it is needed."""
         self._show()
+
+    def _is_guarded(self) -> bool:
+        return any(row.get("application_name") == PAUSE_GUARD for row in client.query(self._open(), "SHOW CLIENTS"))
 
     def _leads_to(self, shown: dict[str, t.Any], side: str) -> bool:
         host, port = self.config.endpoints[side]
@@ -263,7 +271,7 @@ class DeadMan:
             return
         # A pooler that does not run holds nobody, and systemd says so.
         with contextlib.suppress(PgHaError):
-            if self.pooler.resume():
+            if self.pooler.resume(beside_guard=False):
                 self.log("clients were held though no attempt is open: they go on")
 
     def _catch_up(self) -> None:

@@ -189,10 +189,10 @@ def test_a_mover_killed_between_two_flips_leaves_the_second_to_its_dead_man(pool
 @pytest.mark.parametrize(("since", "taken_back"), [(None, False), (5, True), (dead_man.LATE_PAUSE_SECONDS + 1, False)])
 def test_a_pause_by_hand_is_left_alone_unless_an_attempt_has_just_ended(monkeypatch, since, taken_back):
     resumed = []
-    monkeypatch.setattr(dead_man.Pooler, "resume", lambda pooler: bool(resumed.append(pooler)))
+    monkeypatch.setattr(dead_man.Pooler, "resume", lambda pooler, beside_guard: bool(resumed.append(beside_guard)))
     config = dead_man.Config(**dict.fromkeys([field.name for field in dataclasses.fields(dead_man.Config)], None))
     man = dead_man.DeadMan(config, lambda text: None)
     if since is not None:
         man._attempt_ended_at = time.monotonic() - since
     man._take_back_late_pause()
-    assert bool(resumed) is taken_back
+    assert resumed == ([False] if taken_back else [])

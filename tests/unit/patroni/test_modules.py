@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import typing as t
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError, WaitTimeout
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PlanError, UsageError, WaitTimeout
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import Clock
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.client import PatroniClient
 from ansible_collections.freight.pg_ha.plugins.modules import patroni_cluster_info, patroni_config, patroni_leader, patroni_member
@@ -187,3 +188,82 @@ def test_the_password_goes_to_no_member_without_tls(patroni: FakePatroni) -> Non
     secure = PatroniClient(["https://pg1:8008"], username=USER, password=PASSWORD)
     with pytest.raises(ClientError, match="cannot be used"):
         secure.restart(cluster.members[0], 1)
+
+
+class FakeHold:
+    """Poolers whose clients wait; what was done is in ``done``.
+
+    :param refuses: the poolers cannot be held
+    """
+
+    def __init__(self, patroni: FakePatroni, refuses: bool = False) -> None:
+        self.patroni, self.refuses = patroni, refuses
+        self.done: list[str] = []
+        self.held_ms: float | None = None
+        self.resumed_because = "failed"
+
+    def check(self) -> None:
+        self.done.append("check")
+        if self.refuses:
+            raise GateError("Pooler lb1 has no guard.")
+
+    @contextlib.contextmanager
+    def held(self) -> t.Iterator[None]:
+        self.done.append("pause")
+        assert self.patroni.writes == []
+        try:
+            yield
+        finally:
+            self.done.append("resume")
+            self.held_ms = 900.0
+
+    def wait_until_served(self, given_up: t.Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not given_up() and self.patroni.find("pg2")["role"] != "leader":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if not given_up():
+            self.resumed_because = "served"
+
+
+def test_clients_wait_at_their_poolers_while_the_leader_changes(patroni: FakePatroni) -> None:
+    hold = FakeHold(patroni)
+    outcome = patroni_leader.run(client(patroni), leader_params(name="pg2"), False, clock(), hold)
+    assert hold.done == ["check", "pause", "resume"] and outcome.after == {"leader": "pg2"}
+    assert outcome.result["held"] == {"ms": 900.0, "because": "served"}
+    assert len(patroni.writes) == 1
+
+
+def test_a_refused_switchover_lets_clients_go_on_and_fails(patroni: FakePatroni) -> None:
+    patroni.stuck = True
+    hold = FakeHold(patroni)
+    with pytest.raises(ClientError, match="Switchover failed"):
+        patroni_leader.run(client(patroni), leader_params(name="pg2"), False, clock(), hold)
+    assert hold.done == ["check", "pause", "resume"]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_poolers_that_cannot_be_held_refuse_before_any_write(patroni: FakePatroni, check_mode: bool) -> None:
+    hold = FakeHold(patroni, refuses=True)
+    with pytest.raises(GateError, match="has no guard"):
+        patroni_leader.run(client(patroni, check_mode), leader_params(name="pg2"), check_mode, clock(), hold)
+    assert hold.done == ["check"] and patroni.writes == []
+
+
+def test_where_nothing_changes_nobody_is_held(patroni: FakePatroni) -> None:
+    hold = FakeHold(patroni)
+    outcome = patroni_leader.run(client(patroni), leader_params(name="pg1"), False, clock(), hold)
+    assert (hold.done, outcome.changed, outcome.result["held"]) == ([], False, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"names": []}, "poolers.names is empty"), ({"pause_seconds": 5.0}, "has to end before the budget"), ({"pause_seconds": 0.0}, "more than nothing")],
+)
+def test_poolers_that_are_declared_wrongly_are_told(changes: dict[str, t.Any], words: str) -> None:
+    declared = {"service_file": "/x", "service": "target", "names": ["lb1"], "database": "freight", "pause_seconds": 1.0, "budget_seconds": 5.0}
+    assert patroni_leader.open_hold({"poolers": None}) is None
+    hold = patroni_leader.open_hold({"poolers": declared})
+    assert hold is not None and hold.names == ("lb1",)
+    with pytest.raises(UsageError, match=words):
+        patroni_leader.open_hold({"poolers": {**declared, **changes}})
