@@ -82,6 +82,7 @@ class ByLink:
     def prepare(self, here: Connection, ahead: Connection) -> None:
         """Views and sequences are not replicated; the way back is laid while nobody waits."""
         self.way_back.prepare(here, ahead)
+        self.way_back.spread(ahead)
         settle.refresh_views(ahead)
         sequences.move_ahead(here, ahead, SEQUENCE_MARGIN)
 
@@ -181,7 +182,7 @@ class ByDump:
             if now != copied["large_objects"]:
                 raise GateError("Large objects changed while they were copied: no table's fence stops their writers. Stop them and cut over again.")
         steps.run("last sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
-        # Only now: its publication names the tables that the copy has made.
+        # Only now: its publication names the tables that the copy has made. Standbys take the slot in their own time, clients wait.
         steps.run("way back", lambda: self.way_back.prepare(sessions.control, sessions.ahead))
         ahead_lsn = steps.run("barrier", lambda: section.barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
         steps.run("look again", lambda: section.last_look(sessions, watch))

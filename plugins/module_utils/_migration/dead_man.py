@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 from .._core.errors import ClientError, PgHaError
 from .._postgresql import client
+from .._postgresql.quoting import identifier
 from . import decision, schema
 
 if t.TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Pooler:
         with self._console_dropped_on_failure():
             if not self._show()["paused"] or (not beside_guard and self._is_guarded()):
                 return False
-            client.query(self._open(), f"RESUME {client.quote(self.config.database)}")
+            client.query(self._open(), f"RESUME {identifier(self.config.database)}")
             return True
 
     @contextlib.contextmanager

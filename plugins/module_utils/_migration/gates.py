@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from .._core.errors import GateError, PgHaError
 from .._postgresql import client
 from .._postgresql.console import read_pooled
+from .._postgresql.quoting import identifier
 from .._postgresql.slots import read_given_up, read_slot_wal
 from . import ddl_guard, guards, journal, schema, section
 
@@ -212,8 +213,8 @@ def parity(context: Context) -> t.Iterator[Failure]:
         words = f"the last comparison ended {-evidence['age_seconds']:.0f} s in the future by the mover's clock, so nobody knows how old it is"
         yield Failure("parity", "", words, "set the mover's clock, then run playbooks/verify.yml")
     now = section.read_durability(context.ahead)["timeline"]
-    identifier = str(client.query_value(context.ahead, "SELECT system_identifier FROM pg_control_system()"))
-    if (evidence["timeline"], str(evidence["system_identifier"])) != (now, identifier):
+    system = str(client.query_value(context.ahead, "SELECT system_identifier FROM pg_control_system()"))
+    if (evidence["timeline"], str(evidence["system_identifier"])) != (now, system):
         yield Failure(
             "parity",
             "",
@@ -307,7 +308,7 @@ def _pooler(context: Context, name: str, console: Connection) -> t.Iterator[Fail
         words = f"it leads to {row['host']}:{row['port']}, not to {context.endpoint_now[0]}:{context.endpoint_now[1]}"
         yield Failure("poolers", name, words, "look at pg-ha-dead-man there")
     if row["paused"]:
-        yield Failure("poolers", name, "it is paused", f"RESUME {client.quote(context.database)} on its console")
+        yield Failure("poolers", name, "it is paused", f"RESUME {identifier(context.database)} on its console")
 
 
 def dead_men(context: Context) -> t.Iterator[Failure]:

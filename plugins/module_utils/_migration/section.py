@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 from .._core.errors import ClientError, GateError, PgHaError, UnknownState
 from .._postgresql import client
+from .._postgresql.console import pause_all
+from .._postgresql.timeline import TIMELINE
 from . import decision, guards, schema, sequences
 
 if t.TYPE_CHECKING:
@@ -187,7 +189,7 @@ def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: St
     deadline = steps.run("arm", lambda: _arm(attempt, sessions))
     steps.run("cancel autovacuum", lambda: cancel_autovacuum(sessions.control))
     steps.paused_at, steps.paused_wall = time.monotonic(), time.time()
-    steps.run("pause", lambda: _pause(attempt, sessions))
+    steps.run("pause", lambda: pause_all(sessions.pausers, attempt.database, attempt.pause_seconds))
     steps.run("fence", lambda: _fence(attempt, sessions, watch))
     ahead_lsn = carry(attempt, sessions, watch, steps, deadline)
     steps.run("decide", lambda: _decide(attempt, sessions, watch, deadline, ahead_lsn))
@@ -220,31 +222,6 @@ def _arm(attempt: Attempt, sessions: Sessions) -> float:
             raise GateError(f"The dead man's switch on {missing} did not acknowledge: look at the unit pg-ha-dead-man there.")
         time.sleep(0.005)
     return deadline
-
-
-def _pause(attempt: Attempt, sessions: Sessions) -> None:
-    """PAUSE every pooler at the same time, bounded; a pooler with a long transaction makes the attempt fail."""
-    failures: dict[str, str] = {}
-
-    def pause(name: str, console: Connection) -> None:
-        try:
-            client.query(console, f"PAUSE {client.quote(attempt.database)}")
-        except ClientError as error:
-            failures[name] = error.message
-
-    threads = {name: threading.Thread(target=pause, args=(name, console), daemon=True) for name, console in sessions.pausers.items()}
-    for thread in threads.values():
-        thread.start()
-    bound = time.monotonic() + attempt.pause_seconds
-    for thread in threads.values():
-        thread.join(max(0.0, bound - time.monotonic()))
-    late = sorted(name for name, thread in threads.items() if thread.is_alive())
-    if late:
-        raise GateError(
-            f"PAUSE on {', '.join(late)} did not end within {attempt.pause_seconds:g} s: a client holds a transaction open, or the pooler does not answer."
-        )
-    if failures:
-        raise GateError("PAUSE was refused: " + "; ".join(f"{name}: {message}" for name, message in sorted(failures.items())))
 
 
 def _fence(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
@@ -321,11 +298,10 @@ def barrier(attempt: Attempt, ahead: Connection, timeline: int, state: str) -> s
 
 
 def read_durability(connection: Connection) -> dict[str, t.Any]:
-    """``{"timeline", "lsn", "sync_standbys"}`` of a primary; the timeline is read from the name of the WAL file that is written now."""
+    """``{"timeline", "lsn", "sync_standbys"}`` of a primary."""
     return client.query(
         connection,
-        "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline, "
-        "pg_current_wal_flush_lsn()::text AS lsn, "
+        f"SELECT {TIMELINE} AS timeline, pg_current_wal_flush_lsn()::text AS lsn, "
         "(SELECT count(*)::int FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming') AS sync_standbys",
     )[0]
 

@@ -70,6 +70,12 @@ class WayBack:
             ) from error
         finally:
             private.speak(here)
+
+    def spread(self, ahead: Connection) -> None:
+        """Bring the slot to every standby of the next side, before clients are held: a standby takes some seconds for it.
+
+        :raises ClientError: the leader cannot be reached
+        """
         if ahead.server_version >= FAILOVER_SLOTS_SINCE:
             self._evidence["standbys_without"] = standbys.spread(self._service_file, self._serves, self._name)
 
@@ -159,6 +165,9 @@ class NoWayBack:
     """Decided by who declares it: the side that was left stays as it was at the cutover."""
 
     def prepare(self, here: Connection, ahead: Connection) -> None:
+        """Nothing."""
+
+    def spread(self, ahead: Connection) -> None:
         """Nothing."""
 
     def undo(self, here: Connection, ahead: Connection) -> None:

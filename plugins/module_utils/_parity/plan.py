@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import typing as t
 
+from .._postgresql.quoting import identifier, literal
 from .model import SOURCE, TARGET, Chunk, Key, Table
 
 # Types whose values order the same on every server and whose text form is a literal.
@@ -30,20 +31,6 @@ NAMED_KEYS = 10
 ROWS_PER_BUCKET = 200
 MOST_BUCKETS = 65_536
 LOOKED_INTO_BUCKETS = 20
-
-
-def literal(text: str) -> str:
-    """A string literal of SQL that does not depend on standard_conforming_strings (pure)."""
-    escaped = text.replace("'", "''")
-    if "\\" in escaped:
-        escaped = escaped.replace("\\", "\\\\")
-        return f"E'{escaped}'"
-    return f"'{escaped}'"
-
-
-def quote(name: str) -> str:
-    """A quoted identifier (pure)."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def select_tables(
@@ -125,7 +112,7 @@ def plan_chunks(table: str, key: Key | None, boundaries: list[str]) -> list[Chun
     if key is None or not boundaries:
         return [Chunk(table)]
     ends = [None, *boundaries, None]
-    return [Chunk(table, quote(key.name), key.type, low, high) for low, high in zip(ends, ends[1:], strict=False)]
+    return [Chunk(table, identifier(key.name), key.type, low, high) for low, high in zip(ends, ends[1:], strict=False)]
 
 
 def predicate(chunk: Chunk) -> str:
@@ -153,7 +140,7 @@ def sum_statement(chunk: Chunk, oid: int, columns: t.Sequence[str]) -> str:
 
 def identity_columns(table: Table) -> list[str]:
     """What tells rows apart: the key, or the whole row where there is none (pure)."""
-    return [quote(key.name) for key in table.key] or list(table.columns)
+    return [identifier(key.name) for key in table.key] or list(table.columns)
 
 
 def buckets_for(rows: int) -> int:
@@ -179,7 +166,7 @@ def bucket_statement(chunk: Chunk, columns: t.Sequence[str], identity: t.Sequenc
 
 def rows_statement(chunk: Chunk, table: Table, columns: t.Sequence[str], identity: t.Sequence[str], buckets: int, chosen: t.Sequence[int]) -> str:
     """Key (as a text array, empty without a key), identity and hash of each row in the chosen buckets; never a row's contents (pure)."""
-    key = ", ".join(f"{quote(part.name)}::text" for part in table.key)
+    key = ", ".join(f"{identifier(part.name)}::text" for part in table.key)
     return (
         f"SELECT ARRAY[{key}]::text[] AS key, {row_hash(identity)} AS identity, {row_hash(columns)} AS hash "
         f"FROM ONLY {chunk.table} WHERE {predicate(chunk)} AND {bucket_expression(identity, buckets)} IN ({', '.join(str(int(number)) for number in chosen)})"
@@ -229,7 +216,7 @@ def differing_rows(table: Table, source: list[dict[str, t.Any]], target: list[di
     span = ""
     if table.key and found:
         first, last = found[0][0][0], found[-1][0][0]
-        span = f"{quote(table.key[0].name)} = {first}" if first == last else f"{quote(table.key[0].name)} from {first} to {last}"
+        span = f"{identifier(table.key[0].name)} = {first}" if first == last else f"{identifier(table.key[0].name)} from {first} to {last}"
     return counts, [{"key": key, "problem": problem} for _order, key, problem in found[:NAMED_KEYS]], span
 
 

@@ -21,6 +21,7 @@ from .._core.waiting import Clock, wait_until
 from .._postgresql import client
 from .._postgresql.applying import Failures, read_apply_errors
 from .._postgresql.slots import read_given_up, read_slot_wal
+from .._postgresql.timeline import TIMELINE
 from .names import FORWARD_LINK, MARKER_TABLE, REVERSE_LINK, REVERSE_MARKER_TABLE
 
 if t.TYPE_CHECKING:
@@ -134,14 +135,13 @@ class HoldBroken(Exception):
 
 
 def read_position(connection: Connection) -> Position:
-    """System identifier, timeline (of the file being written: it follows a failover at once) and position of a primary.
+    """System identifier, timeline and position of a primary.
 
     :raises ClientError: the server is in recovery or its control data may not be read
     """
     row = client.query(
         connection,
-        "SELECT system_identifier::text, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline, "
-        "pg_current_wal_lsn()::text AS lsn FROM pg_control_system()",
+        f"SELECT system_identifier::text, {TIMELINE} AS timeline, pg_current_wal_lsn()::text AS lsn FROM pg_control_system()",
     )[0]
     return Position(**row)
 

@@ -10,6 +10,7 @@ import typing as t
 
 from .._core.errors import ClientError
 from .._postgresql import client
+from .._postgresql.quoting import identifier, literal
 from . import plan
 from .model import Chunk, Key, Sum, Table
 from .names import PROBE_TABLE, SCHEMA, SYSTEM_SCHEMAS
@@ -111,7 +112,7 @@ def read_boundaries(connection: Connection, table: Table, key: Key, chunks: int)
         if bounds:
             return plan.quantiles(bounds, chunks)
     if key.type in plan.INTEGER_TYPES:
-        column = plan.quote(key.name)
+        column = identifier(key.name)
         low, high = client.query(connection, f"SELECT min({column}) AS low, max({column}) AS high FROM ONLY {table.name}")[0].values()
         return [] if low is None else plan.even_integers(low, high, chunks)
     return []
@@ -122,7 +123,7 @@ def import_snapshot(connection: Connection, snapshot: str) -> None:
 
     :raises ClientError: the exporting session has ended
     """
-    client.query(connection, f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {plan.literal(snapshot)}")
+    client.query(connection, f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {literal(snapshot)}")
 
 
 def read_sum(connection: Connection, snapshot: str, chunk: Chunk, table: Table) -> Sum:

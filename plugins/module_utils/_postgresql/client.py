@@ -139,11 +139,6 @@ def query_value(connection: Connection, statement: str, parameters: t.Any = None
     return next(iter(rows[0].values()))
 
 
-def quote(name: str) -> str:
-    """An identifier as servers and PgBouncer's console read it, whatever it holds (pure)."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 # A console answers within milliseconds, or its process does not run: the kernel of a stopped process keeps its connections alive for ever.
 CONSOLE_SECONDS = 5.0
 

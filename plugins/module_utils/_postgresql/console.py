@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import typing as t
 
-from .._core.errors import ClientError
-from .client import query_console
+from .._core.errors import ClientError, GateError
+from .client import query, query_console
+from .quoting import identifier
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -26,3 +29,30 @@ def read_pooled(console: Connection, database: str) -> dict[str, t.Any] | None:
         return None if row is None else {**row, "port": int(row["port"]), "paused": int(row["paused"]), "pool_mode": row["pool_mode"] or default}
     except (KeyError, TypeError, ValueError) as error:
         raise ClientError(f"The console did not answer like PgBouncer's: {error!r} in SHOW CONFIG or SHOW DATABASES.") from error
+
+
+def pause_all(consoles: dict[str, Connection], database: str, bound_seconds: float) -> None:
+    """PAUSE a database on every pooler at the same time. Whoever calls lets clients go on, also where this fails.
+
+    :param consoles: by the poolers' names; one that is late still waits for its answer and serves no further statement
+    :raises GateError: one did not answer within the bound, since a client holds a transaction open there, or it refused
+    """
+    failures: dict[str, str] = {}
+
+    def pause(name: str, console: Connection) -> None:
+        try:
+            query(console, f"PAUSE {identifier(database)}")
+        except ClientError as error:
+            failures[name] = error.message
+
+    threads = {name: threading.Thread(target=pause, args=(name, console), daemon=True) for name, console in consoles.items()}
+    for thread in threads.values():
+        thread.start()
+    bound = time.monotonic() + bound_seconds
+    for thread in threads.values():
+        thread.join(max(0.0, bound - time.monotonic()))
+    late = ", ".join(sorted(name for name, thread in threads.items() if thread.is_alive()))
+    if late:
+        raise GateError(f"PAUSE on {late} did not end within {bound_seconds:g} s: a client holds a transaction open, or the pooler does not answer.")
+    if failures:
+        raise GateError("PAUSE was refused: " + "; ".join(f"{name}: {message}" for name, message in sorted(failures.items())))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 def identifier(name: str) -> str:
-    """A quoted identifier."""
+    """An identifier as servers and PgBouncer's console read it, whatever it holds."""
     return '"' + name.replace('"', '""') + '"'
 
 

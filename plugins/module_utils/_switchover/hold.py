@@ -13,14 +13,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 import time
 import typing as t
 from dataclasses import dataclass, field
 
 from .._core.errors import ClientError, GateError, PgHaError
 from .._postgresql import client
-from .._postgresql.console import read_pooled
+from .._postgresql.console import pause_all, read_pooled
+from .._postgresql.quoting import identifier
+from .._postgresql.timeline import TIMELINE
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -30,8 +31,6 @@ GUARD = "ha_migration pause guard"
 SERVED, NOT_SERVED = "served", "the budget was used up or the switchover failed"
 LOOK_SECONDS = 0.02
 ROUTE_CONNECT_SECONDS = 2
-# The first eight digits of a WAL file's name; the control file tells a new timeline only after a checkpoint.
-TIMELINE = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Route:
             target_session_attrs="any",
         )
         with contextlib.closing(session):
-            return t.cast("int | None", client.query_value(session, TIMELINE))
+            return t.cast("int | None", client.query_value(session, f"SELECT CASE WHEN NOT pg_is_in_recovery() THEN {TIMELINE} END"))
 
     def has_passed(self, timeline: int) -> bool:
         """Whether a primary of a later timeline answers there now; while roles change it may be anybody or nobody."""
@@ -126,7 +125,7 @@ class Hold:
         if row["pool_mode"] != "transaction":
             found.append(f"Pooler {name} runs it in {row['pool_mode']} mode, in which PAUSE waits for every client to leave: set pool_mode = transaction.")
         if row["paused"]:
-            found.append(f"Pooler {name} is paused already: RESUME {client.quote(self.database)} on its console.")
+            found.append(f"Pooler {name} is paused already: RESUME {identifier(self.database)} on its console.")
         clients = client.query_console(self._consoles[name], "SHOW CLIENTS")
         if not any(row.get("application_name") == GUARD for row in clients):
             found.append(f"Pooler {name} has no guard that would end the pause if this run died: role freight.pg_ha.pause_guard arms it.")
@@ -157,28 +156,10 @@ class Hold:
             self.resumed_because = SERVED
 
     def _pause(self) -> None:
-        failures: dict[str, str] = {}
-
-        def pause(name: str) -> None:
-            try:
-                client.query(self._consoles[name], f"PAUSE {client.quote(self.database)}")
-            except ClientError as error:
-                failures[name] = error.message
-
-        threads = {name: threading.Thread(target=pause, args=(name,), daemon=True) for name in self.names}
-        for thread in threads.values():
-            thread.start()
-        bound = time.monotonic() + self.pause_seconds
-        for thread in threads.values():
-            thread.join(max(0.0, bound - time.monotonic()))
-        late = sorted(name for name, thread in threads.items() if thread.is_alive())
-        if late:
-            raise GateError(
-                f"PAUSE on {', '.join(late)} did not end within {self.pause_seconds:g} s: a client holds a transaction open, or the pooler does not answer. "
-                "Clients go on, nothing was changed."
-            )
-        if failures:
-            raise GateError("PAUSE was refused, nothing was changed: " + "; ".join(f"{name}: {message}" for name, message in sorted(failures.items())))
+        try:
+            pause_all(self._consoles, self.database, self.pause_seconds)
+        except GateError as error:
+            raise GateError(f"{error.message} Clients go on, nothing was changed.") from error
 
     def _resume(self) -> None:
         """On consoles of their own: one that waits in PAUSE answers nobody, and goes first (a RESUME beside it would leave it waiting for ever)."""
@@ -194,4 +175,4 @@ class Hold:
         with contextlib.closing(self.open_console(name)) as console:
             row = read_pooled(console, self.database)
             if row is not None and row["paused"]:
-                client.query_console(console, f"RESUME {client.quote(self.database)}")
+                client.query_console(console, f"RESUME {identifier(self.database)}")

@@ -182,7 +182,7 @@ def test_a_name_that_the_inventory_lets_through_is_one_that_pgbouncer_takes(pgbo
         pooled = read_pooled(pgbouncer.console, name)
         assert pooled is not None and pooled["database"] == name and pooled["pool_mode"] == "transaction"
         for verb, paused in (("PAUSE", 1), ("RESUME", 0)):
-            pgbouncer.say(f"{verb} {client.quote(name)}")
+            pgbouncer.say(f"{verb} {identifier(name)}")
             assert (read_pooled(pgbouncer.console, name) or {})["paused"] == paused
     finally:
         pgbouncer.write(["postgres"], "right", "right")

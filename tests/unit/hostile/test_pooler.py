@@ -23,13 +23,13 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration import ga
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.client import PgbouncerClient
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.plan import databases_of
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
-from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.console import read_pooled
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.console import pause_all, read_pooled
 from hypothesis import given
 from hypothesis import strategies as st
 
 from .conftest import QUICK, Pgbouncer
 
-ATTEMPT = section.Attempt(1, "test", "source", "target", "postgres", 2.0, (), False, ("new", 5000), pause_seconds=0.3)
+ATTEMPT = section.Attempt(1, "test", "source", "target", "postgres", 2.0, (), False, ("new", 5000))
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:
@@ -200,7 +200,7 @@ def test_a_pooler_that_stops_is_not_paused_for_ever(pgbouncer: Pgbouncer, tmp_pa
     made = sessions(pgbouncer, services(tmp_path / "s", pgbouncer.port))
     began = time.monotonic()
     with stopped(pgbouncer), pytest.raises(GateError, match="PAUSE on lb2 did not end within 0.3 s: .*or the pooler does not answer"):
-        section._pause(ATTEMPT, made)
+        pause_all(made.pausers, "postgres", 0.3)
     assert time.monotonic() - began < 2
     # The word was said before it stopped, so it comes true when it goes on; its dead man looks then, and lets clients go on.
     while not (read_pooled(pgbouncer.console, "postgres") or {})["paused"]:

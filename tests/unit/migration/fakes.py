@@ -81,6 +81,6 @@ class FakePooler:
     def turn(self, side):
         self.state.side = side
 
-    def resume(self):
+    def resume(self, beside_guard=True):
         was, self.state.paused = self.state.paused, False
         return was

@@ -87,11 +87,6 @@ def test_quantiles_of_a_histogram() -> None:
     assert plan.quantiles(["1", "2"], 4) == [] and plan.quantiles(["1", "2", "3"], 9) == ["2"]
 
 
-@pytest.mark.parametrize(("text", "sql"), [("a", "'a'"), ("a'b", "'a''b'"), ("a\\'", "E'a\\\\'''")])
-def test_literals(text: str, sql: str) -> None:
-    assert plan.literal(text) == sql
-
-
 def test_rows_without_a_key_are_counted_as_often_as_they_are_there() -> None:
     row = {"key": [], "identity": 7, "hash": 7}
     counts, keys, span = plan.differing_rows(table(key=()), [row, row, row], [row])
