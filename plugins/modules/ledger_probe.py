@@ -54,6 +54,39 @@ options:
     description: End after this many seconds though nobody has asked for it.
     type: int
     default: 900
+  table:
+    description:
+      - V(probe) is guarded and replicated as an application's table is, and needs schema C(ha_migration) of a migration.
+      - V(health_checks) is neither (M(freight.pg_ha.health_checks)), so that a target can be written before it serves.
+    type: str
+    choices: [probe, health_checks]
+    default: probe
+  layers:
+    description:
+      - Also look at every layer of the way, each with a session of its own, so that an outage can be split by layer. The looks lie beside the record.
+      - A look is a C(DELETE) without rows in the probe's table (a read at the replicas), some twenty times a second.
+    type: dict
+    suboptions:
+      service:
+        description: Service of the administrator in O(service_file). Its host and port are replaced.
+        type: str
+        default: target
+      members:
+        description: Hosts of the database servers, each asked by its own name whoever leads. Empty where the service does not show them.
+        type: list
+        elements: str
+        default: []
+      member_port:
+        description: Their port.
+        type: int
+        default: 5432
+      write_endpoint:
+        description: Host and port that lead to the primary.
+        type: dict
+        required: true
+      read_endpoint:
+        description: Host and port that lead to standbys; null where there is none.
+        type: dict
   state:
     description:
       - V(running) runs the clients. When this run is running already nothing is done.
@@ -106,6 +139,7 @@ actions:
   elements: str
 """
 
+import contextlib
 import re
 import shutil
 import time
@@ -115,11 +149,27 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
+from ansible_collections.freight.pg_ha.plugins.module_utils._layers.client import Looker, Watch
+from ansible_collections.freight.pg_ha.plugins.module_utils._layers.model import LOOKS, POOLER, REPLICAS, ROUTE, SERVER, Place
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger import driver
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.record import RunFolder
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.client import connection_argument_spec
 
 STOP_TIMEOUT_SECONDS = 30
+
+
+def places(params: dict[str, t.Any]) -> list[Place]:
+    """Where the layers of the way are looked at: each server, the endpoints, and the pooler as its clients see it."""
+    layers = params["layers"]
+    if layers is None:
+        return []
+
+    def at(layer: str, name: str, endpoint: dict[str, t.Any], writes: bool = True) -> Place:
+        return Place(layer, name, layers["service"], {"host": str(endpoint["host"]), "port": str(endpoint["port"])}, writes)
+
+    found = [at(SERVER, host, {"host": host, "port": layers["member_port"]}) for host in layers["members"]]
+    found += [at(ROUTE, "write", layers["write_endpoint"]), Place(POOLER, params["service"], params["service"])]
+    return found + ([at(REPLICAS, "read", layers["read_endpoint"], writes=False)] if layers["read_endpoint"] else [])
 
 
 class Probe:
@@ -136,7 +186,8 @@ class Probe:
                 raise UsageError(f"{option} must be greater than 0, not {params[option]}.")
         self.params = params
         self.folder = RunFolder(f"{params['record_dir']}/probe-{params['run']}")
-        self.workload = driver.ProbeWorkload(params["run"])
+        self.table = f"ha_migration.{params['table']}"
+        self.workload = driver.ProbeWorkload(params["run"], self.table)
         driver.use_service_file(params["service_file"])
         self.connect = driver.connector("ledger_probe", service=params["service"], connect_timeout_seconds=params["connect_timeout_seconds"])
 
@@ -161,15 +212,26 @@ class Probe:
         if not lock.acquire():
             raise UsageError(f"Somebody else has just begun the run {self.params['run']} in {self.folder.path}.")
         clients = self.params["clients"]
-        header = driver.new_header(self.params["run"], "probe", clients, clients * self.params["rate_per_client"])
+        header = driver.new_header(self.params["run"], "probe", clients, clients * self.params["rate_per_client"], table=self.table)
         self.folder.create(header)
         end = time.monotonic() + self.params["max_seconds"]
-        in_order = driver.drive(self.folder, self.workload, self.connect, lambda: self.folder.stop_requested() or time.monotonic() >= end)
+        with self.watching():
+            in_order = driver.drive(self.folder, self.workload, self.connect, lambda: self.folder.stop_requested() or time.monotonic() >= end)
         lock.release()
         if not in_order:
             raise ClientError(
                 f"Not all clients of the probe ended in good order; their record in {self.folder.path} can be read.", probe=self.folder.read_live()
             )
+
+    @contextlib.contextmanager
+    def watching(self) -> t.Iterator[None]:
+        """Look at the layers meanwhile, where they were named."""
+        lookers = [Looker(place, self.table) for place in places(self.params)]
+        if not lookers:
+            yield
+            return
+        with (self.folder.path / LOOKS).open("w", encoding="utf-8") as record, Watch(lookers, record):
+            yield
 
     def stop(self) -> None:
         """Ask the clients to end and wait for it."""
@@ -226,6 +288,17 @@ def argument_spec() -> dict[str, t.Any]:
         "clients": {"type": "int", "default": 4},
         "rate_per_client": {"type": "float", "default": 50},
         "max_seconds": {"type": "int", "default": 900},
+        "table": {"type": "str", "choices": ["probe", "health_checks"], "default": "probe"},
+        "layers": {
+            "type": "dict",
+            "options": {
+                "service": {"type": "str", "default": "target"},
+                "members": {"type": "list", "elements": "str", "default": []},
+                "member_port": {"type": "int", "default": 5432},
+                "write_endpoint": {"type": "dict", "required": True},
+                "read_endpoint": {"type": "dict"},
+            },
+        },
         "state": {"type": "str", "choices": ["running", "stopped", "absent"], "default": "running"},
     }
 

@@ -135,6 +135,13 @@ verdict:
       description: The first errors in words.
       type: list
       elements: dict
+    layers:
+      description:
+        - What the looks at the layers say of the longest time without an acknowledgement; C(null) when O(ledger_probe#module:layers) was not given.
+        - C(split_ms) holds C(server), C(route) and C(pooler), each counted from the last acknowledgement to when it served again before clients were served
+          (C(null) when it was never away), and C(client), the whole. C(replicas_gap_ms) is the longest time without an answer of the replicas.
+        - C(two_writers) says in words which servers took writes after another one had on a later timeline. C(timelines) and C(writers) are those that took any.
+      type: dict
     timeline:
       description: C(at), C(acknowledged), C(errors) and C(latency_max_ms) of each second (around O(around) when that is given).
       type: list
@@ -146,7 +153,10 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._layers import plan as layers
+from ansible_collections.freight.pg_ha.plugins.module_utils._layers.model import LOOKS, REPLICAS, read_looks
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger import driver, plan
+from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.model import Gap
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.record import RunFolder
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.client import connection_argument_spec
 
@@ -162,9 +172,25 @@ def read_verdict(folder: RunFolder, params: dict[str, t.Any]) -> dict[str, t.Any
     record = folder.read_record()
     driver.use_service_file(params["service_file"])
     connect = driver.connector("ledger_probe_info", service=params["service"], connect_timeout_seconds=params["connect_timeout_seconds"])
-    rows = driver.fetch(connect, driver.ProbeWorkload(record.header.run).rows())[0]
+    rows = driver.fetch(connect, driver.ProbeWorkload(record.header.run, record.header.table).rows())[0]
     verdict = plan.judge(record, ((client, seq) for client, seq in rows), window=window, running=running, timeline_window=window)
-    return {**verdict, "running": running, "first_errors": folder.read_errors()}
+    return {**verdict, "running": running, "first_errors": folder.read_errors(), "layers": read_layers(folder, plan.find_gaps(record, window)[0])}
+
+
+def read_layers(folder: RunFolder, pause: Gap) -> dict[str, t.Any] | None:
+    """What the looks at the layers say of a pause; None when nobody looked."""
+    try:
+        looks = read_looks((folder.path / LOOKS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    begin, end = pause.from_monotonic, pause.from_monotonic + pause.nanoseconds
+    return {
+        "split_ms": {**layers.split(looks, begin, end), "client": pause.milliseconds},
+        "replicas_gap_ms": layers.longest_gap_ms(looks, REPLICAS),
+        "two_writers": layers.two_writers(looks),
+        "timelines": layers.timelines(looks),
+        "writers": layers.writers(looks),
+    }
 
 
 def run(params: dict[str, t.Any]) -> Outcome:

@@ -23,7 +23,7 @@ except ImportError:
     HAS_PSYCOPG2 = False
 
 from .._core.errors import ClientError, UsageError
-from .model import CONNECTION_LOST, NO_CONNECTION, NOT_COMMITTED, RETRY_CLASSES, UNEXPECTED_ANSWER, Header, Kind
+from .model import CONNECTION_LOST, NO_CONNECTION, NOT_COMMITTED, PROBE_TABLE, RETRY_CLASSES, UNEXPECTED_ANSWER, Header, Kind
 from .record import ClientWriter, RunFolder, Syncer
 
 if t.TYPE_CHECKING:
@@ -56,39 +56,41 @@ class Workload(t.Protocol):
 
 
 class ProbeWorkload:
-    """One row in ``ha_migration.probe`` per write: safe in production, needs INSERT, SELECT and DELETE on that table only.
+    """One row of its table per write: safe in production, needs INSERT, SELECT and DELETE on that table only.
 
     :param run: the run's name; must be plain (checked by the module)
+    :param table: one of ours with columns run, client and seq
     """
 
     commit_answer = "INSERT 0 1"
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, table: str = PROBE_TABLE) -> None:
         self._run = run
+        self._table = table
 
     def steps(self, client: int, seq: int) -> tuple[str, ...]:
         """One statement that commits itself."""
-        return (f"INSERT INTO ha_migration.probe (run, client, seq) VALUES ('{self._run}', {client}, {seq})",)
+        return (f"INSERT INTO {self._table} (run, client, seq) VALUES ('{self._run}', {client}, {seq})",)
 
     def look(self, client: int, seq: int) -> str:
         """By the primary key."""
-        return f"SELECT count(*) FROM ha_migration.probe WHERE run = '{self._run}' AND client = {client} AND seq = {seq}"
+        return f"SELECT count(*) FROM {self._table} WHERE run = '{self._run}' AND client = {client} AND seq = {seq}"
 
     def rows(self) -> str:
         """Every row of the run."""
-        return f"SELECT client, seq FROM ha_migration.probe WHERE run = '{self._run}'"
+        return f"SELECT client, seq FROM {self._table} WHERE run = '{self._run}'"
 
     def count(self) -> str:
         """How many rows the run has."""
-        return f"SELECT count(*) FROM ha_migration.probe WHERE run = '{self._run}'"
+        return f"SELECT count(*) FROM {self._table} WHERE run = '{self._run}'"
 
     def extent(self) -> str:
         """Clients of the run and the last row of each."""
-        return f"SELECT client, max(seq) FROM ha_migration.probe WHERE run = '{self._run}' GROUP BY client"
+        return f"SELECT client, max(seq) FROM {self._table} WHERE run = '{self._run}' GROUP BY client"
 
     def deletion(self, client: int, first: int, last: int) -> str:
         """Deletes some rows of a client."""
-        return f"DELETE FROM ha_migration.probe WHERE run = '{self._run}' AND client = {client} AND seq BETWEEN {first} AND {last}"
+        return f"DELETE FROM {self._table} WHERE run = '{self._run}' AND client = {client} AND seq BETWEEN {first} AND {last}"
 
 
 def connector(application_name: str, *, service: str | None = None, dsn: str | None = None, connect_timeout_seconds: int = 5) -> t.Callable[[], Connection]:
@@ -325,9 +327,9 @@ class Client:
                 pass
 
 
-def new_header(run: str, workload: str, clients: int, rate: float, first_seq: int = 0) -> Header:
+def new_header(run: str, workload: str, clients: int, rate: float, first_seq: int = 0, table: str = PROBE_TABLE) -> Header:
     """A header that begins now."""
-    return Header(run, workload, clients, rate, first_seq, time.monotonic_ns(), time.time_ns())
+    return Header(run, workload, clients, rate, first_seq, time.monotonic_ns(), time.time_ns(), table)
 
 
 def drive(

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 NANOSECONDS = 1_000_000_000
+# Guarded and replicated as an application's table is.
+PROBE_TABLE = "ha_migration.probe"
 
 
 class Kind(enum.IntEnum):
@@ -103,6 +105,7 @@ class Header:
     :param first_seq: number that write 0 has in the table
     :param started_monotonic: nanoseconds
     :param started_wall: nanoseconds since 1970 UTC
+    :param table: where a probe writes
     """
 
     run: str
@@ -112,6 +115,7 @@ class Header:
     first_seq: int
     started_monotonic: int
     started_wall: int
+    table: str = PROBE_TABLE
 
 
 @dataclass(frozen=True)
@@ -160,11 +164,13 @@ class Gap:
     :param nanoseconds: its length, by the monotonic clock
     :param from_wall: when it began, ns since 1970 UTC
     :param client: whose it is; None for all clients together
+    :param from_monotonic: when it began, ns by the monotonic clock
     """
 
     nanoseconds: int
     from_wall: int
     client: int | None = None
+    from_monotonic: int = 0
 
     @property
     def milliseconds(self) -> float:

@@ -161,7 +161,7 @@ def _longest(moments: list[tuple[int, int]], window: Window | None, client: int 
         if window is not None and (after_wall < window.begin or wall > window.end):
             continue
         if after - before > best.nanoseconds:
-            best = Gap(after - before, wall, client)
+            best = Gap(after - before, wall, client, before)
     return best
 
 

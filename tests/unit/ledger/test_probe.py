@@ -27,6 +27,8 @@ def options(database: Database, tmp_path: pathlib.Path, **more: t.Any) -> dict[s
         "clients": 4,
         "rate_per_client": 50.0,
         "max_seconds": 60,
+        "table": "probe",
+        "layers": None,
         "state": "running",
         **more,
     }
@@ -202,3 +204,33 @@ def test_insert_select_and_delete_are_enough(database: Database, tmp_path: pathl
         assert ledger_probe.run(ledger_probe.Probe(options(database, tmp_path, state="absent")), False).changed
     finally:
         database.execute("DROP OWNED BY ha_migration_probe; DROP ROLE ha_migration_probe")
+
+
+def test_an_outage_is_split_by_layer(database: Database, tmp_path: pathlib.Path, begin: t.Callable[..., BackgroundProbe]) -> None:
+    """All layers lead to one server here, so that none is back long before another one."""
+    pathlib.Path(database.service_file).write_text(
+        pathlib.Path(database.service_file).read_text().replace("[client_lb1]", "[target]") + database_service(database)
+    )
+    endpoint = {"host": "127.0.0.1", "port": database.server.port}
+    layers = {"service": "target", "members": ["127.0.0.1"], "member_port": database.server.port, "write_endpoint": endpoint, "read_endpoint": endpoint}
+    probe = begin(layers=layers)
+    time.sleep(1)
+    database.restart()
+    time.sleep(2)
+    probe.stop()
+    verdict = verdict_of(database, tmp_path)
+    assert verdict["lost"] == 0 and verdict["errors"] > 0
+    seen = verdict["layers"]
+    assert seen["two_writers"] == [] and seen["writers"] == ["127.0.0.1"] and len(seen["timelines"]) == 1
+    assert seen["split_ms"]["client"] == verdict["write_pause_ms"] and seen["replicas_gap_ms"] > 0
+    assert all(milliseconds is None or milliseconds <= verdict["write_pause_ms"] for milliseconds in seen["split_ms"].values())
+
+
+def test_without_looks_there_is_no_split(database: Database, tmp_path: pathlib.Path, begin: t.Callable[..., BackgroundProbe]) -> None:
+    begin().stop()
+    assert verdict_of(database, tmp_path)["layers"] is None
+
+
+def database_service(database: Database) -> str:
+    """The pooler as its clients see it, on the same server."""
+    return f"\n[client_lb1]\nhost=127.0.0.1\nport={database.server.port}\nuser=postgres\ndbname={database.name}\n"

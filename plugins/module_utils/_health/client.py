@@ -1,0 +1,41 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""What there is of the health checks on a side."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._postgresql import client
+from .plan import FUNCTION, PRIVILEGES, SCHEMA, TABLE, VIEW
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
+
+def read_health(connection: Connection, writer: str) -> dict[str, t.Any]:
+    """``{"database", "schema", "table", "function", "view", "role", "login", "verifier", "connect", "granted": [privilege]}``.
+
+    :param writer: role of the probe
+    :raises ClientError: pg_authid may not be read
+    """
+    found = client.query(
+        connection,
+        "SELECT current_database() AS database, to_regnamespace(%s) IS NOT NULL AS schema, to_regclass(%s) IS NOT NULL AS table, "
+        "to_regproc(%s) IS NOT NULL AS function, to_regclass(%s) IS NOT NULL AS view",
+        (SCHEMA, TABLE, FUNCTION, VIEW),
+    )[0]
+    rows = client.query(
+        connection,
+        "SELECT rolcanlogin AS login, rolpassword AS verifier, has_database_privilege(oid, current_database(), 'CONNECT') AS connect "
+        "FROM pg_authid WHERE rolname = %s",
+        (writer,),
+    )
+    if not rows:
+        return {**found, "role": False, "login": False, "verifier": None, "connect": False, "granted": []}
+    granted = []
+    if found["table"]:
+        granted = [one for one in PRIVILEGES if client.query_value(connection, "SELECT has_table_privilege(%s, %s, %s)", (writer, TABLE, one))]
+    return {**found, "role": True, **rows[0], "granted": granted}
