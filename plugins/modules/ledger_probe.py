@@ -31,7 +31,7 @@ seealso:
   - module: freight.pg_ha.ledger_probe_info
 options:
   service:
-    description: Name of the pooler's service in O(service_file) as clients see it, C(client_<host>).
+    description: Name of the pooler's service in O(service_file) as clients see it, C(client_<host>), or C(probe) for the target's write endpoint.
     type: str
     required: true
   record_dir:
@@ -168,7 +168,10 @@ def places(params: dict[str, t.Any]) -> list[Place]:
         return Place(layer, name, layers["service"], {"host": str(endpoint["host"]), "port": str(endpoint["port"])}, writes)
 
     found = [at(SERVER, host, {"host": host, "port": layers["member_port"]}) for host in layers["members"]]
-    found += [at(ROUTE, "write", layers["write_endpoint"]), Place(POOLER, params["service"], params["service"])]
+    found.append(at(ROUTE, "write", layers["write_endpoint"]))
+    # Before the clients were moved no pooler leads there, and the probe goes to the endpoint itself.
+    if params["service"].startswith("client_"):
+        found.append(Place(POOLER, params["service"], params["service"]))
     return found + ([at(REPLICAS, "read", layers["read_endpoint"], writes=False)] if layers["read_endpoint"] else [])
 
 

@@ -49,6 +49,17 @@ class EtcdClient:
             return False
         raise _refusal("auth/authenticate", answer)
 
+    def status(self) -> tuple[str, str]:
+        """The member's own id and that of the leader that it follows (``0`` while there is none); needs no login.
+
+        :raises ClientError: no answer, or not like etcd's
+        """
+        answer = self._call("maintenance/status", {})
+        header = answer.get("header")
+        if not isinstance(header, dict) or "member_id" not in header:
+            raise ClientError("etcd did not answer maintenance/status as it is documented: there is no member_id.")
+        return str(header["member_id"]), str(answer.get("leader", "0"))
+
     def users(self) -> list[str]:
         """Names of the users."""
         return list(self._call("auth/user/list", {}).get("users", []))

@@ -77,6 +77,11 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_allowed_networks", "networks", required=True),
         Key("pg_ha_cutover_approved", "boolean"),
         Key("pg_ha_way_back", "boolean"),
+        Key("pg_ha_failover_approved", "boolean"),
+        Key("pg_ha_failover_hosts_approved", "boolean"),
+        Key("pg_ha_failover_scenarios", "list"),
+        Key("pg_ha_power_off_command", "list"),
+        Key("pg_ha_power_on_command", "list"),
         Key("pg_ha_retire_approved", "boolean"),
         Key("pg_ha_source_gone", "boolean"),
         Key(

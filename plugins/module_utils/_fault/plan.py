@@ -1,0 +1,105 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This is a private util of freight.pg_ha: it may change without notice.
+"""Faults of a host as commands: what makes each happen and what takes it away from whatever state (pure).
+
+A cure is a list of commands that also works when the fault never happened, and that the host can run by itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+import typing as t
+from dataclasses import dataclass
+
+from .._core.errors import UsageError
+
+KILLED, STOPPED, FROZEN, CUT, FULL = "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full"
+KINDS = (KILLED, STOPPED, FROZEN, CUT, FULL)
+NEEDS = {KILLED: ("unit",), STOPPED: ("unit",), FROZEN: ("unit", "pid_file"), CUT: ("peers",), FULL: ("path",)}
+# What of a unit is hit: its main process, everything in it, or the process that a file names, with its children.
+MAIN, ALL, NAMED = "main", "all", "named"
+TABLE = "pg_ha_fault"
+FILLER = "pg_ha_fault.fill"
+# What a full disk leaves: less than a page.
+LEFT_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    :param hit: commands, in order; ``stdin`` goes to the one before
+    :param cure: commands, in order; every one of them is run though one before it failed
+    """
+
+    hit: tuple[tuple[str, ...], ...]
+    cure: tuple[tuple[str, ...], ...]
+
+    @property
+    def script(self) -> str:
+        """The cure as a shell script, for the host's own timer: it runs when nobody of ours is there any more."""
+        return "#!/bin/sh\n" + "".join(shlex.join(command) + "\n" for command in self.cure)
+
+
+def check(params: dict[str, t.Any]) -> None:
+    """Refuse what cannot be a fault.
+
+    :raises UsageError: an option is missing or senseless
+    """
+    missing = [name for name in NEEDS[params["kind"]] if not params[name]]
+    if params["kind"] == KILLED and params["processes"] == NAMED and not params["pid_file"]:
+        missing.append("pid_file")
+    if missing:
+        raise UsageError(f"A fault of kind {params['kind']} needs {' and '.join(missing)}.")
+    if params["cure_after_seconds"] <= 0:
+        raise UsageError(f"cure_after_seconds is {params['cure_after_seconds']}: the host has to take the fault away by itself after some time.")
+    for peer in params["peers"]:
+        try:
+            ipaddress.ip_address(peer)
+        except ValueError:
+            raise UsageError(f"The peer {peer!r} is no IP address (peers of a network cut are addresses, for names may not be found any more).") from None
+
+
+def plan_fault(params: dict[str, t.Any], pids: t.Sequence[int], free_bytes: int) -> Fault:
+    """The commands of a fault.
+
+    :param pids: of the process that ``pid_file`` names, the process first, then its children; empty where none is wanted
+    :param free_bytes: of the file system that holds ``path``
+    """
+    unit = params["unit"]
+    start = ("systemctl", "start", unit or "")
+    if params["kind"] == KILLED:
+        if params["processes"] == NAMED:
+            # Its children end by themselves when they see it gone, as after a crash.
+            return Fault((("kill", "-KILL", str(pids[0])),), (start,))
+        return Fault((("systemctl", "kill", f"--kill-whom={params['processes']}", "--signal=KILL", unit),), (start,))
+    if params["kind"] == STOPPED:
+        return Fault((("systemctl", "stop", unit),), (start,))
+    if params["kind"] == FROZEN:
+        # Whoever of the unit stands still goes on: pids may be another's by then.
+        return Fault((("kill", "-STOP", *map(str, pids)),), (("systemctl", "kill", "--kill-whom=all", "--signal=CONT", unit), start))
+    if params["kind"] == FULL:
+        filler = f"{params['path']}/{FILLER}"
+        return Fault((("fallocate", "--length", str(max(LEFT_BYTES, free_bytes - LEFT_BYTES)), filler),), (("rm", "-f", filler),))
+    return Fault(
+        # One transaction: packets are dropped to and from all of them at the same moment.
+        (("nft", ruleset(params["peers"], params["direction"])),),
+        (("nft", f"add table inet {TABLE}; delete table inet {TABLE}"),),
+    )
+
+
+def ruleset(peers: t.Sequence[str], direction: str) -> str:
+    """Commands of nftables that drop packets from (``in``), to (``out``) or from and to some addresses.
+
+    https://wiki.nftables.org/wiki-nftables/index.php/Quick_reference-nftables_in_10_minutes
+    """
+    families = {"ip": [peer for peer in peers if ":" not in peer], "ip6": [peer for peer in peers if ":" in peer]}
+    parts = [f"add table inet {TABLE}"]
+    for hook, side, name in (("input", "saddr", "in"), ("output", "daddr", "out")):
+        if direction in (name, "both"):
+            parts.append(f"add chain inet {TABLE} {hook} {{ type filter hook {hook} priority -200; policy accept; }}")
+            parts += [f"add rule inet {TABLE} {hook} {family} {side} {{ {', '.join(ours)} }} drop" for family, ours in families.items() if ours]
+    return "; ".join(parts)
