@@ -100,8 +100,8 @@ positions:
   type: dict
 void_because:
   description:
-    - Why O(parity) proves nothing any more, empty when it holds. It is void when it is too old, when a schema changed since, and when
-      either side has another timeline, because a failover of the target can lose applied rows.
+    - Why O(parity) proves nothing any more, empty when it holds. It is void when it is too old, when a schema changed or clients
+      moved since, and when either side has another timeline, because a failover of the target can lose applied rows.
   returned: when O(parity) is given
   type: str
 """
@@ -111,6 +111,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.decision import has_moved_since
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.names import APPLICATION_NAME
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.plan import mismatch_sentence, why_void
@@ -131,21 +132,25 @@ def argument_spec() -> dict[str, t.Any]:
 
 def run(params: dict[str, t.Any]) -> Outcome:
     """Read both fingerprints and compare them."""
-    fingerprints, positions = {}, {}
-    for side in ("source", "target"):
+    fingerprints, positions, moved_to = {}, {}, []
+    parity = params["parity"]
+    for side, other in (("source", "target"), ("target", "source")):
         connection = client.connect(
             params["service_file"], params[side], application_name=APPLICATION_NAME, connect_timeout_seconds=params["connect_timeout_seconds"]
         )
         try:
             fingerprints[side] = read_fingerprint(connection)
             positions[side] = read_position(connection).as_dict()
+            lsn = ((parity or {}).get(other) or {}).get("lsn")
+            if lsn and has_moved_since(connection, other, lsn):
+                moved_to.append(other)
         finally:
             connection.close()
     found = compare_fingerprints(fingerprints["source"], fingerprints["target"])
     void: dict[str, t.Any] = {}
-    if params["parity"] is not None:
+    if parity is not None:
         hashes = {side: fingerprint.sha256 for side, fingerprint in fingerprints.items()}
-        void["void_because"] = why_void(params["parity"], hashes, positions, params["parity_max_age_seconds"], datetime.datetime.now(datetime.UTC))
+        void["void_because"] = why_void(parity, hashes, positions, moved_to, params["parity_max_age_seconds"], datetime.datetime.now(datetime.UTC))
     return Outcome(
         changed=False,
         result={

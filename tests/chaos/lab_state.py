@@ -154,9 +154,9 @@ def heal() -> None:
         time.sleep(1)
 
 
-def play(path: str, log: Path) -> int:
+def play(path: str, log: Path, *arguments: str) -> int:
     """Run a playbook with its output in a log; returns its exit code."""
-    return moves.Move(_run.playbook(path), log).process.wait()
+    return moves.Move(_run.playbook(path, *arguments), log).process.wait()
 
 
 def uncovered() -> list[str]:
@@ -218,6 +218,9 @@ def _start_anew(case: matrix.Case, why: str) -> None:
     _reset()
     if case.leaves == "target":
         _play_or_break(matrix.PLAYBOOKS[matrix.CUT_OVER])
+    elif case.by == matrix.SECTION:
+        # The section alone begins with a target that follows.
+        _play_or_break(matrix.PLAYBOOKS[matrix.CUT_OVER], "-e", "pg_ha_cutover_approved=false")
 
 
 def _reset() -> None:
@@ -225,9 +228,9 @@ def _reset() -> None:
     _play_or_break(RESET)
 
 
-def _play_or_break(path: str) -> None:
+def _play_or_break(path: str, *arguments: str) -> None:
     log = LOGS / "anew.log"
-    if play(path, log):
+    if play(path, log, *arguments):
         sys.stderr.write("".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-40:]))
         raise Broken(f"{path} failed: the whole output is in {log.relative_to(_run.ROOT)}.")
 

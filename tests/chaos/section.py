@@ -21,6 +21,7 @@ def main() -> int:
     """Compare, then move."""
     stand_in_for_ansible()
     from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError
+    from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
     from ansible_collections.freight.pg_ha.plugins.modules import cutover, migration_phase_info, parity
 
     given = json.load(sys.stdin)
@@ -34,6 +35,9 @@ def main() -> int:
     }
     journal = {"service_file": given["service_file"], "migration": "freight", "phase": "verify"}
     try:
+        # As role mover does before anything else: a leader may be on its way.
+        for side in ("source", "target"):
+            client.connect(given["service_file"], side, application_name="ha_migration chaos", patience_seconds=client.LEADER_PATIENCE_SECONDS).close()
         # What was decided before is finished without one.
         if migration_phase_info.run(filled(migration_phase_info.argument_spec(), journal)).result["phase"]["serves"] == leaves:
             given["parity"] = parity.run(filled(parity.argument_spec(), comparison), False).result["evidence"]

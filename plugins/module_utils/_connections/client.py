@@ -78,7 +78,14 @@ def try_server(service_file: str, service: Service, connect_timeout_seconds: int
 
 
 def _open(service_file: str, service: Service, connect_timeout_seconds: int, **parameters: t.Any) -> Connection:
-    return client.connect(service_file, service.name, application_name=APPLICATION_NAME, connect_timeout_seconds=connect_timeout_seconds, **parameters)
+    return client.connect(
+        service_file,
+        service.name,
+        application_name=APPLICATION_NAME,
+        connect_timeout_seconds=connect_timeout_seconds,
+        patience_seconds=client.LEADER_PATIENCE_SECONDS,
+        **parameters,
+    )
 
 
 def _ask(connection: Connection, has_database: bool) -> Answer:

@@ -16,6 +16,7 @@ import typing as t
 from .._core.errors import GateError, PgHaError
 from .._core.outcome import Outcome
 from .._postgresql import client
+from .._postgresql.locks import take_lock
 from . import decision, gates, guards, journal, schema, section, settle
 from .bring import Bring
 
@@ -47,12 +48,21 @@ class Cutover:
         self.compare_schemas = compare_schemas
         self.serves = params["serves"]
         self.leaves = decision.other(self.serves)
-        self.here = client.connect(params["service_file"], self.leaves, application_name="ha_migration cutover gates", settings={"synchronous_commit": "on"})
-        self.ahead = client.connect(params["service_file"], self.serves, application_name="ha_migration cutover gates", settings={"synchronous_commit": "on"})
+        self.here, self.ahead = (self._open(side) for side in (self.leaves, self.serves))
         # The source is one server: what it has promised it keeps.
         self.sync_sides = ("target",) if params["needs_sync_standby"] else ()
         self.steps = section.Steps()
         self.actions: list[str] = []
+
+    def _open(self, side: str) -> Connection:
+        """A session that holds the lock; nobody waits for us yet."""
+        return client.connect(
+            self.params["service_file"],
+            side,
+            application_name="ha_migration cutover gates",
+            settings={"synchronous_commit": "on"},
+            patience_seconds=client.LEADER_PATIENCE_SECONDS,
+        )
 
     def serving(self) -> str:
         """The side that serves, by what both sides know."""
@@ -271,7 +281,7 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
     if failed:
         raise GateError(describe(failed), gates=failed)
     for side in (work.here, work.ahead):
-        if not client.query_value(side, "SELECT pg_try_advisory_lock(%s, %s)", (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
+        if not take_lock(side, (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
             raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.", busy=True)
     if not check_mode and not params["only_gates"]:
         _record_begin(work.ahead if work.serves == "target" else work.here, params)

@@ -60,6 +60,17 @@ def read_ahead_lsn(connection: Connection, epoch: int) -> str | None:
     return rows[0]["lsn"] if rows else None
 
 
+def has_moved_since(left: Connection, serves: str, lsn: str) -> bool:
+    """Whether clients came to a side after a position in its own WAL.
+
+    :param left: session on the other side, which they left
+    """
+    if not client.query_value(left, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.decision",)):
+        return False
+    statement = f"SELECT EXISTS (SELECT FROM {schema.SCHEMA}.decision WHERE serves = %s AND ahead_lsn > %s::pg_lsn)"
+    return bool(client.query_value(left, statement, (serves, lsn)))
+
+
 def is_announced(connection: Connection, epoch: int, serves: str) -> bool:
     """Whether side ``serves`` has the announcement that this epoch opens it."""
     statement = f"SELECT EXISTS (SELECT FROM {schema.announcement_table(serves)} WHERE epoch = %s AND serves = %s)"

@@ -16,7 +16,7 @@ from .._postgresql import client
 from .._postgresql.console import read_pooled
 from .._postgresql.quoting import identifier
 from .._postgresql.slots import read_given_up, read_slot_wal
-from . import ddl_guard, guards, journal, schema, section
+from . import ddl_guard, decision, guards, journal, schema, section
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -212,6 +212,8 @@ def parity(context: Context) -> t.Iterator[Failure]:
     if evidence["age_seconds"] < -CLOCK_SKEW_SECONDS:
         words = f"the last comparison ended {-evidence['age_seconds']:.0f} s in the future by the mover's clock, so nobody knows how old it is"
         yield Failure("parity", "", words, "set the mover's clock, then run playbooks/verify.yml")
+    if decision.has_moved_since(context.ahead, context.leaves, evidence[context.leaves]["lsn"]):
+        yield Failure("parity", "", f"clients came to the {context.leaves} after the last comparison", "run playbooks/verify.yml")
     now = section.read_durability(context.ahead)["timeline"]
     system = str(client.query_value(context.ahead, "SELECT system_identifier FROM pg_control_system()"))
     if (evidence["timeline"], str(evidence["system_identifier"])) != (now, system):

@@ -241,11 +241,19 @@ def mismatch_sentence(mismatch: dict[str, t.Any]) -> str:
     return f"{where[0].upper()}{where[1:]}: {mismatch['problem']}" + (f" [{named}]" if named else "") + "."
 
 
-def why_void(evidence: dict[str, t.Any], hashes: dict[str, str], positions: dict[str, dict[str, t.Any]], max_age_seconds: float, now: datetime.datetime) -> str:
+def why_void(
+    evidence: dict[str, t.Any],
+    hashes: dict[str, str],
+    positions: dict[str, dict[str, t.Any]],
+    moved_to: t.Collection[str],
+    max_age_seconds: float,
+    now: datetime.datetime,
+) -> str:
     """Why the evidence of a comparison proves nothing any more, '' when it holds (pure).
 
     :param hashes: the schemas' fingerprints by side, as they are now
     :param positions: system identifier and timeline by side, as they are now
+    :param moved_to: sides to which clients came after the comparison
     """
     try:
         if evidence["outcome"] != "done":
@@ -256,6 +264,8 @@ def why_void(evidence: dict[str, t.Any], hashes: dict[str, str], positions: dict
                     return f"the {side} {words} since the last comparison"
             if evidence["fingerprint"][side]["sha256"] != hashes[side]:
                 return f"the schema changed on the {side} since the last comparison"
+        if moved_to:
+            return f"clients came to the {' and the '.join(sorted(moved_to))} since the last comparison"
         age = (now - datetime.datetime.fromisoformat(evidence["finished_at"])).total_seconds()
     except (KeyError, TypeError, ValueError):
         return "the evidence of the last comparison is not complete"

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from .._core.errors import ClientError, GateError, PgHaError
 from .._core.waiting import SYSTEM_CLOCK, Clock
-from .._postgresql import client, sequences
+from .._postgresql import sequences
+from .._postgresql.locks import take_lock
 from . import fingerprint, plan, snapshot, tables
 from .model import SIDES, SOURCE, TARGET, Chunk, Sum, Table, Tally
 from .names import LOCK_CLASS, LOCK_COPY, LOCK_CUTOVER, SCHEMA
@@ -213,7 +214,7 @@ class Comparison:
         :raises GateError: one does
         """
         for lock, what, session in ((LOCK_COPY, "initial copy", source), (LOCK_CUTOVER, "cutover", here)):
-            if not client.query_value(session, "SELECT pg_try_advisory_lock_shared(%s, %s)", (LOCK_CLASS, lock)):
+            if not take_lock(session, (LOCK_CLASS, lock), shared=True, clock=self._clock):
                 raise GateError(f"A {what} is running (advisory lock {LOCK_CLASS}, {lock}): wait until it has ended.")
 
     def _take_snapshots(self, exporters: dict[str, Connection], here: Connection, known: dict[str, Table], run: str) -> snapshot.Snapshots:

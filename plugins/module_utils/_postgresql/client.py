@@ -15,6 +15,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 import typing as t
 
 try:
@@ -45,6 +46,11 @@ SESSION_SETTINGS = {
     "extra_float_digits": "3",
     "bytea_output": "hex",
     "row_security": "off",
+    # What a client that has lost its power leaves behind (locks of ours) has to be gone in seconds; a server's own defaults are hours.
+    "tcp_keepalives_idle": "3",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
 }
 
 # For sessions whose statements hold a verifier: nothing of them in the server's log (only a superuser may set these).
@@ -64,15 +70,44 @@ def connect(
     autocommit: bool = True,
     connect_timeout_seconds: int = 10,
     settings: dict[str, str] | None = None,
+    patience_seconds: float = 0.0,
     **parameters: str,
 ) -> Connection:
     """Open a session with our settings; keepalives notice a dead peer within about 10 s.
 
     :param service: a service's name in ``service_file``: ``source``, ``target`` or ``pooler_<host>``
     :param settings: settings of the session over and above SESSION_SETTINGS
+    :param patience_seconds: how long to try again while a host answers that it only starts, or none of those that answer takes writes: a leader is on
+      its way then. Whatever else is wrong is told at once
     :param parameters: further libpq parameters (``dbname=...``)
     :raises ClientError: the server cannot be reached or refuses us; says which service and why
     """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return _connect(service_file, service, application_name, autocommit, connect_timeout_seconds, {**SESSION_SETTINGS, **(settings or {})}, parameters)
+        except ClientError as error:
+            if not any(words in error.message for words in _ON_ITS_WAY) or time.monotonic() >= deadline:
+                raise
+            time.sleep(LOOK_SECONDS)
+
+
+# What libpq says of a host that is no primary (before and since version 14), and servers of themselves while they start or stop.
+_ON_ITS_WAY = ("session is read-only", "server is in hot standby mode", "could not make a writable connection", "the database system is ")
+LOOK_SECONDS = 0.5
+# As long as a failover may take.
+LEADER_PATIENCE_SECONDS = 30.0
+
+
+def _connect(
+    service_file: str,
+    service: str,
+    application_name: str,
+    autocommit: bool,
+    connect_timeout_seconds: int,
+    settings: dict[str, str],
+    parameters: dict[str, str],
+) -> Connection:
     # PGSERVICEFILE is read from the environment only: libpq has no parameter for it before version 18.
     os.environ["PGSERVICEFILE"] = service_file
     try:
@@ -88,8 +123,8 @@ def connect(
         )
         connection.autocommit = True
         with connection.cursor() as cursor:
-            for name, value in {**SESSION_SETTINGS, **(settings or {})}.items():
-                cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+            calls = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(settings))
+            cursor.execute(f"SELECT {calls}", [part for pair in settings.items() for part in pair])
         connection.autocommit = autocommit
     except psycopg2.Error as error:
         message = f"Cannot connect to the {service} (service {service!r} of {service_file}): {explain(error)}"

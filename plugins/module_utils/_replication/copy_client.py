@@ -20,6 +20,7 @@ except ImportError:  # the module has said so before it gets here
 from .._core.errors import ClientError, PlanError
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
+from .._postgresql.locks import take_lock
 from . import own
 from .copy_plan import slot_statement
 from .model import Column, RestoreFacts, Settings, Table
@@ -79,7 +80,7 @@ def use_snapshot(connection: Connection, snapshot: str) -> None:
 
 def try_lock(connection: Connection) -> bool:
     """Take the copy's advisory lock for as long as the session lives."""
-    return bool(client.query_value(connection, "SELECT pg_try_advisory_lock(%s, %s)", (own.LOCK_CLASS, own.LOCK_COPY)))
+    return take_lock(connection, (own.LOCK_CLASS, own.LOCK_COPY))
 
 
 def lock_holder(connection: Connection) -> dict[str, t.Any] | None:

@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError, PgHaError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import bring, gates, journal, schema, section
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
-from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, locks
 from ansible_collections.freight.pg_ha.plugins.modules import connections_info, replication_copy
 
 from tests.unit.migration.migrations import Migration, run_command
@@ -160,6 +160,7 @@ def phase(migration: Migration) -> list[dict[str, t.Any]]:
 
 def test_of_two_controllers_one_is_refused_and_the_journal_names_the_other(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second comes while clients are held for the first."""
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 1.0)
     named = {"migration": "m", "phase": "cut_over"}
     within, goes_on = threading.Event(), threading.Event()
     first: dict[str, t.Any] = {}
@@ -219,7 +220,8 @@ def evidence(migration: Migration, **changes: t.Any) -> dict[str, t.Any]:
     identifier = client.query_value(migration.ahead, "SELECT system_identifier::text FROM pg_control_system()")
     timeline = section.read_durability(migration.ahead)["timeline"]
     finished = datetime.datetime.now(datetime.UTC).isoformat()
-    return {"mismatches": [], "serves": "source", "finished_at": finished, "timeline": timeline, "system_identifier": identifier, **changes}
+    source = {"lsn": client.query_value(migration.here, "SELECT pg_current_wal_lsn()::text")}
+    return {"mismatches": [], "serves": "source", "finished_at": finished, "timeline": timeline, "system_identifier": identifier, "source": source, **changes}
 
 
 @pytest.fixture
@@ -281,7 +283,7 @@ def test_a_clock_that_is_an_hour_off_makes_no_comparison_fresh(verified: Migrati
 
 
 def test_evidence_without_what_a_gate_reads_has_failed(verified: Migration) -> None:
-    for lacking in ("mismatches", "timeline", "system_identifier"):
+    for lacking in ("mismatches", "timeline", "system_identifier", "source"):
         broken = {key: value for key, value in evidence(verified).items() if key != lacking}
         failed = verified.cut_over(method="logical", parity=broken, only_gates=True).result["failed_gates"]
         assert len(failed) == 1 and "could not be evaluated" in failed[0]["message"], lacking

@@ -17,6 +17,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration import de
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import way_back as migration_way_back
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import snapshot, work
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.modules import schema_fingerprint_info
 
 from tests.evidence import problems
 
@@ -97,6 +98,21 @@ def test_clients_go_and_return_as_often_as_they_like_and_nothing_is_lost(there):
             there.wait_for_rows(leaves, rows)
             assert there.rows(there.side(serves)) == rows
     assert there.compare()["mismatches"] == []
+
+
+def test_a_comparison_from_before_clients_went_and_returned_proves_nothing_any_more(there):
+    before = there.compare()
+    there.move("target")
+    there.move("source")
+    with pytest.raises(GateError, match="clients came to the source after the last comparison"):
+        there.cut_over(parity=before, way_back=there.way_back())
+    params = {name: option.get("default") for name, option in schema_fingerprint_info.argument_spec().items()}
+    params["service_file"] = there.service_file
+    assert (
+        schema_fingerprint_info.run({**params, "parity": before}).result["void_because"]
+        == "clients came to the source and the target since the last comparison"
+    )
+    assert schema_fingerprint_info.run({**params, "parity": there.compare()}).result["void_because"] == ""
 
 
 def test_what_is_written_while_clients_move_does_not_come_back(there):

@@ -151,5 +151,7 @@ EVIDENCE = {
 def test_evidence_becomes_void(evidence: dict[str, t.Any], now: dict[str, t.Any], because: str) -> None:
     positions = {"source": POSITION, "target": {**POSITION, "lsn": "0/99"}, **now}
     moment = datetime.datetime(2026, 11, 23, 4, 1, tzinfo=datetime.UTC)
-    found = plan.why_void({**EVIDENCE, **evidence}, {"source": "a", "target": "b"}, positions, 3600, moment)
+    found = plan.why_void({**EVIDENCE, **evidence}, {"source": "a", "target": "b"}, positions, [], 3600, moment)
     assert because in found if because else found == ""
+    moved = plan.why_void({**EVIDENCE, **evidence}, {"source": "a", "target": "b"}, positions, ["source"], 3600, moment)
+    assert moved != "" and (because != "" or moved == "clients came to the source since the last comparison")

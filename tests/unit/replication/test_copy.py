@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, GivenUp, PlanError, UsageError, WaitTimeout
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import ddl_guard, gates, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import snapshot
-from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, locks
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, link_client, pool, worker
 from ansible_collections.freight.pg_ha.plugins.modules import migrated_database, replication_copy
 
@@ -152,7 +152,8 @@ def test_gates_are_reported_together_and_nothing_is_touched(migration):
     assert migration.value("target", "SELECT count(*) FROM public.big") == 0
 
 
-def test_only_one_copy_runs(migration):
+def test_only_one_copy_runs(migration, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.5)
     other = migration.open("source")
     assert copy_client.try_lock(other)
     assert not migration.info()["initial_copy"]["ended"]
