@@ -67,6 +67,11 @@ options:
   path:
     description: A folder on the file system that shall be full.
     type: path
+  address:
+    description:
+      - An address of the host that is meant. Refused where the module finds itself on another host, for a task may be delegated otherwise than it reads.
+      - Needed with O(state=present).
+    type: str
   cure_after_seconds:
     description: The host takes the fault away by itself after so long.
     type: int
@@ -83,6 +88,7 @@ EXAMPLES = r"""
   freight.pg_ha.host_fault:
     name: postmaster
     kind: process_killed
+    address: 10.0.0.21
     unit: patroni
     processes: named
     pid_file: /var/lib/postgresql/17/main/postmaster.pid
@@ -137,6 +143,7 @@ def run(params: dict[str, t.Any], check_mode: bool, host: Host) -> Outcome:
             host.cure(fault)
         return Outcome.of(before, after, _actions(fault.cure), at=None)
     check(params)
+    host.check_address(params["address"])
     fault = plan_fault(params, host.pids(params), host.free_bytes(params))
     at = None if check_mode else host.happen(fault, _wanted(params))
     return Outcome.of(before, after, _actions(fault.hit), at=at)
@@ -166,6 +173,7 @@ def argument_spec() -> dict[str, t.Any]:
         "peers": {"type": "list", "elements": "str", "default": []},
         "direction": {"type": "str", "choices": ["both", "in", "out"], "default": "both"},
         "path": {"type": "path"},
+        "address": {"type": "str"},
         "cure_after_seconds": {"type": "int", "default": 300},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     }
@@ -173,7 +181,7 @@ def argument_spec() -> dict[str, t.Any]:
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["kind"])])
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["kind", "address"])])
     finish(module, lambda: run(module.params, module.check_mode, Host(module.params["name"])))
 
 

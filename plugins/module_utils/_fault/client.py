@@ -10,11 +10,12 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import time
 import typing as t
 
-from .._core.errors import ClientError
+from .._core.errors import ClientError, UsageError
 from .plan import ALL, FROZEN, FULL, Fault
 
 ROOT = pathlib.Path("/run/pg_ha_fault")
@@ -43,6 +44,19 @@ class Host:
             return None
         except ValueError as error:
             raise ClientError(f"{self._folder / 'fault.json'} cannot be read: {error}.") from error
+
+    def check_address(self, address: str) -> None:
+        """Refuse on another host than the one that is meant.
+
+        :raises UsageError: no interface of this host has the address
+        """
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            # Only an address of its own can be bound.
+            with socket.socket(family, socket.SOCK_DGRAM) as here:
+                here.bind((address, 0))
+        except OSError as error:
+            raise UsageError(f"This host, {socket.gethostname()}, does not have the address {address}: it is not the one that shall be hit.") from error
 
     def pids(self, params: dict[str, t.Any]) -> list[int]:
         """The process that the pid file names (its first line), and its children.

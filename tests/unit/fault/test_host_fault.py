@@ -42,7 +42,7 @@ class World:
         file.chmod(0o755)
 
     def run(self, check_mode: bool = False, **params: t.Any) -> t.Any:
-        return host_fault.run({**DEFAULTS, "name": "f", **params}, check_mode, Host("f", self.folder / "run"))
+        return host_fault.run({**DEFAULTS, "name": "f", "address": "127.0.0.1", **params}, check_mode, Host("f", self.folder / "run"))
 
     def said(self) -> list[str]:
         found = self.log.read_text().splitlines()
@@ -161,6 +161,8 @@ def test_a_full_disk_is_one_of_its_file_system(world: World) -> None:
         ({"kind": "disk_full"}, "needs path"),
         ({"kind": "unit_stopped", "unit": "etcd", "cure_after_seconds": 0}, "by itself after some time"),
         ({"kind": "unit_stopped", "unit": "etcd", "name": "a/b"}, "may hold letters"),
+        ({"kind": "unit_stopped", "unit": "etcd", "address": "192.0.2.1"}, "does not have the address 192.0.2.1"),
+        ({"kind": "unit_stopped", "unit": "etcd", "address": "2001:db8::1"}, "does not have the address 2001:db8::1"),
     ],
 )
 def test_what_cannot_be_a_fault_is_refused_before_anything_happens(world: World, params: dict[str, t.Any], words: str) -> None:
