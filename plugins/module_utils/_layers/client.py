@@ -24,7 +24,7 @@ if t.TYPE_CHECKING:
 
 LOOK_SECONDS = 0.05
 # Whoever lets nobody in is not hammered: clients wait for it, too.
-NO_SESSION_SECONDS = 0.2
+NO_SESSION_SECONDS = 0.1
 CONNECT_TIMEOUT_SECONDS = 2
 # A network that is cut says nothing; this long a session waits for it.
 TCP_USER_TIMEOUT_MS = 2000

@@ -32,8 +32,8 @@ def _back_after(looks: t.Sequence[Look], layer: str, begin: int, end: int) -> fl
     taken = sorted(look.end for look in looks if look.layer == layer and look.answer == TAKEN and look.begin <= end)
     before = max((moment for moment in taken if moment <= begin), default=begin)
     gaps = _gaps([before, *(moment for moment in taken if moment > begin)], end)
-    # The last of them before clients were served: a layer may come and go meanwhile.
-    return round((gaps[-1] - begin) / MILLISECOND, 1) if gaps else None
+    # The last of them before clients were served, since a layer may come and go meanwhile; what let a client through was there, though no look saw it yet.
+    return round((min(gaps[-1], end) - begin) / MILLISECOND, 1) if gaps else None
 
 
 def _gaps(moments: list[int], end: int) -> list[int]:

@@ -73,3 +73,8 @@ def test_the_record_can_be_read_though_its_end_is_torn() -> None:
 def test_a_server_that_stood_still_and_answered_afterwards_was_away() -> None:
     looks = [look(SERVER, 900), look(SERVER, 980, lasts_ms=5000), look(SERVER, 6030)]
     assert plan.split(looks, 990 * MS, 6100 * MS)[SERVER] == 4990.0
+
+
+def test_no_layer_is_back_later_than_the_client_that_it_let_through() -> None:
+    looks = [look(ROUTE, 900), look(ROUTE, 1000, FAILED), look(ROUTE, 1990, lasts_ms=300)]
+    assert plan.split(looks, 990 * MS, 2000 * MS)[ROUTE] == 1010.0
