@@ -64,7 +64,7 @@ options:
   layers:
     description:
       - Also look at every layer of the way, each with a session of its own, so that an outage can be split by layer. The looks lie beside the record.
-      - A look is a C(DELETE) without rows in the probe's table (a read at the replicas), some twenty times a second.
+      - A look is a row of its own in the probe's table (a read at the replicas), some twenty times a second. Those rows go with the run's.
     type: dict
     suboptions:
       service:
@@ -191,6 +191,7 @@ class Probe:
         self.folder = RunFolder(f"{params['record_dir']}/probe-{params['run']}")
         self.table = f"ha_migration.{params['table']}"
         self.workload = driver.ProbeWorkload(params["run"], self.table)
+        self.looks_run = f"{params['run']}-layers"
         driver.use_service_file(params["service_file"])
         self.connect = driver.connector("ledger_probe", service=params["service"], connect_timeout_seconds=params["connect_timeout_seconds"])
 
@@ -229,7 +230,7 @@ class Probe:
     @contextlib.contextmanager
     def watching(self) -> t.Iterator[None]:
         """Look at the layers meanwhile, where they were named."""
-        lookers = [Looker(place, self.table) for place in places(self.params)]
+        lookers = [Looker(place, number, self.looks_run, self.table) for number, place in enumerate(places(self.params))]
         if not lookers:
             yield
             return
@@ -243,7 +244,8 @@ class Probe:
 
     def remove(self) -> None:
         """Delete rows and record."""
-        driver.delete(self.connect, self.workload)
+        for run in (self.params["run"], self.looks_run):
+            driver.delete(self.connect, driver.ProbeWorkload(run, self.table))
         shutil.rmtree(self.folder.path, ignore_errors=True)
 
     def figures(self) -> dict[str, t.Any] | None:

@@ -29,8 +29,8 @@ CONNECT_TIMEOUT_SECONDS = 2
 # A network that is cut says nothing; this long a session waits for it.
 TCP_USER_TIMEOUT_MS = 2000
 READ_ONLY = "25006"
-# A write that takes no row, needs no WAL and waits for no standby: it says whether the server lets writers through, not whether their rows are durable.
-WRITE = f"DELETE FROM {{table}} WHERE false; SELECT {TIMELINE}"
+# A row that is committed when the answer comes: a server that lets writers in and cannot make their rows durable takes none.
+WRITE = f"INSERT INTO {{table}} (run, client, seq) VALUES ('{{run}}', {{client}}, {{seq}}); SELECT {TIMELINE}"
 READ = "SELECT NULL"
 
 
@@ -38,24 +38,31 @@ class Looker:
     """Keeps a session to one place.
 
     :param place: where; its service is found in the file that PGSERVICEFILE names
-    :param table: that the session's role may write
+    :param number: which one of the run's it is
+    :param run: plain name under which its rows stand
+    :param table: one of ours with columns run, client and seq, that the session's role may write
     """
 
-    def __init__(self, place: Place, table: str) -> None:
+    def __init__(self, place: Place, number: int, run: str, table: str) -> None:
         self._place = place
-        self._statement = WRITE.format(table=table) if place.writes else READ
+        self._row = {"table": table, "run": run, "client": number}
+        self._tries = 0
         self._session: Connection | None = None
 
     def look(self) -> Look:
         """One try, which also opens a session where there is none."""
         begin = time.monotonic_ns()
+        self._tries += 1
         answer, timeline = FAILED, None
         try:
             if self._session is None:
                 self._session = self._open()
             with self._session.cursor() as cursor:
-                cursor.execute(self._statement)
-                answer, timeline = TAKEN, cursor.fetchone()[0]
+                cursor.execute(WRITE.format(**self._row, seq=self._tries) if self._place.writes else READ)
+                timeline = cursor.fetchone()[0]
+            # A wait for the standby that was broken off is told as a warning.
+            answer = FAILED if self._session.notices else TAKEN
+            del self._session.notices[:]
         except psycopg2.Error as error:
             if error.pgcode == READ_ONLY:
                 answer = REFUSED

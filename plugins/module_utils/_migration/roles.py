@@ -26,12 +26,14 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "probe": {"probe": ("SELECT", "INSERT", "DELETE")},
     "link": {},
 }
+# A follower that applies a long transaction answers late: the publisher must not take it for dead, however soon it gives up its standbys.
+SETTINGS: dict[str, dict[str, str]] = {"dead_man": {}, "probe": {}, "link": {"wal_sender_timeout": "60s"}}
 # Attributes over and above LOGIN: the link's role streams and reads no table.
 ATTRIBUTES = {"dead_man": "", "probe": "", "link": " REPLICATION"}
 
 
 def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.Any]:
-    """``{"exists", "login", "replication", "verifier", "usage", "granted": [(table, privilege)], "barred_from"}`` of one role on one side.
+    """``{"exists", "login", "replication", "verifier", "usage", "granted": [(table, privilege)], "barred_from", "settings"}`` of one role on one side.
 
     :raises ClientError: pg_authid may not be read
     """
@@ -49,7 +51,7 @@ def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.An
     )
     if not rows:
         quoted = client.query_value(connection, "SELECT quote_ident(%s)", (name,))
-        absent: dict[str, t.Any] = {"exists": False, "login": False, "replication": False, "verifier": None, "usage": False, "granted": []}
+        absent: dict[str, t.Any] = {"exists": False, "login": False, "replication": False, "verifier": None, "usage": False, "granted": [], "settings": []}
         return {**absent, "quoted": quoted, "barred_from": barred}
     granted = [
         (table, privilege)
@@ -57,8 +59,13 @@ def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.An
         for privilege in privileges
         if client.query_value(connection, "SELECT has_table_privilege(%s, %s, %s)", (name, f"{schema.SCHEMA}.{table}", privilege))
     ]
+    settings = client.query(
+        connection,
+        "SELECT unnest(setconfig) AS setting FROM pg_db_role_setting WHERE setdatabase = 0 AND setrole = (SELECT oid FROM pg_roles WHERE rolname = %s)",
+        (name,),
+    )
     usage = client.query_value(connection, "SELECT has_schema_privilege(%s, %s, 'USAGE')", (name, schema.SCHEMA))
-    return {"exists": True, **rows[0], "usage": usage, "granted": granted, "barred_from": barred}
+    return {"exists": True, **rows[0], "usage": usage, "granted": granted, "barred_from": barred, "settings": [row["setting"] for row in settings]}
 
 
 def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str) -> list[Action]:
@@ -72,6 +79,9 @@ def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str) 
     verifier = scram.verifier(password, scram.stable_salt(schema.SCHEMA, name))
     if before["verifier"] != verifier:
         actions.append(Action(f"ALTER ROLE {quoted} PASSWORD '********'", f"ALTER ROLE {quoted} PASSWORD '{verifier}'"))
+    for setting, value in SETTINGS[purpose].items():
+        if f"{setting}={value}" not in before["settings"]:
+            actions.append(Action(f"ALTER ROLE {quoted} SET {setting} = '{value}'"))
     if before.get("barred_from"):
         actions.append(Action(f"GRANT CONNECT ON DATABASE {before['barred_from']} TO {quoted}"))
     if not before["usage"]:

@@ -219,11 +219,14 @@ def test_an_outage_is_split_by_layer(database: Database, tmp_path: pathlib.Path,
     time.sleep(2)
     probe.stop()
     verdict = verdict_of(database, tmp_path)
-    assert verdict["lost"] == 0 and verdict["errors"] > 0
+    assert verdict["lost"] == verdict["unexpected"] == 0 and verdict["errors"] > 0
     seen = verdict["layers"]
     assert seen["two_writers"] == [] and seen["writers"] == ["127.0.0.1"] and len(seen["timelines"]) == 1
     assert seen["split_ms"]["client"] == verdict["write_pause_ms"] and seen["replicas_gap_ms"] > 0
     assert all(milliseconds is None or milliseconds <= verdict["write_pause_ms"] for milliseconds in seen["split_ms"].values())
+    assert database.execute("SELECT count(DISTINCT client) FROM ha_migration.probe WHERE run = 'r1-layers'") == [(3,)]
+    ledger_probe.run(ledger_probe.Probe(options(database, tmp_path, state="absent")), False)
+    assert database.execute("SELECT count(*) FROM ha_migration.probe") == [(0,)]
 
 
 def test_without_looks_there_is_no_split(database: Database, tmp_path: pathlib.Path, begin: t.Callable[..., BackgroundProbe]) -> None:
