@@ -24,11 +24,8 @@ CREATE_TABLE = (
     f"CREATE TABLE {TABLE} (run text NOT NULL, client integer NOT NULL, seq bigint NOT NULL, "
     "at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (run, client, seq))"
 )
-# What standbys do is shown to roles with pg_read_all_stats only; the function tells numbers, to everybody, and takes no input.
-CREATE_FUNCTION = f"""CREATE OR REPLACE FUNCTION {FUNCTION}(
-    OUT takes_writes boolean, OUT timeline integer, OUT streaming_standbys integer, OUT synchronous_standbys integer, OUT lag_bytes bigint,
-    OUT last_check timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $health$
+# What standbys do is shown to roles with pg_read_all_stats only; the function tells numbers, to everybody, and takes no input. A link's follower is no standby.
+BODY = f"""
     SELECT NOT pg_is_in_recovery() AND NOT current_setting('default_transaction_read_only')::boolean,
            CASE WHEN NOT pg_is_in_recovery() THEN {TIMELINE} END,
            count(*) FILTER (WHERE state = 'streaming')::int,
@@ -36,7 +33,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $health$
            max(CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) END)::bigint,
            (SELECT max(at) FROM {TABLE})
     FROM pg_stat_replication
-$health$"""
+    WHERE pid NOT IN (SELECT active_pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active_pid IS NOT NULL)
+"""
+CREATE_FUNCTION = f"""CREATE OR REPLACE FUNCTION {FUNCTION}(
+    OUT takes_writes boolean, OUT timeline integer, OUT streaming_standbys integer, OUT synchronous_standbys integer, OUT lag_bytes bigint,
+    OUT last_check timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $health${BODY}$health$"""
 CREATE_VIEW = f"CREATE OR REPLACE VIEW {VIEW} AS SELECT * FROM {FUNCTION}()"
 
 
