@@ -137,7 +137,7 @@ verdict:
       elements: dict
     layers:
       description:
-        - What the looks at the layers say of the longest time without an acknowledgement; C(null) when O(ledger_probe#module:layers) was not given.
+        - What the looks at the layers say of the longest time without an acknowledgement; C(null) when M(freight.pg_ha.ledger_probe) was not asked to look.
         - C(split_ms) holds C(server), C(route) and C(pooler), each counted from the last acknowledgement to when it served again before clients were served
           (C(null) when it was never away), and C(client), the whole. C(replicas_gap_ms) is the longest time without an answer of the replicas.
         - C(two_writers) says in words which servers took writes after another one had on a later timeline. C(timelines) and C(writers) are those that took any.

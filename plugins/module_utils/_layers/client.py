@@ -59,7 +59,7 @@ class Looker:
                 self._session = self._open()
             with self._session.cursor() as cursor:
                 cursor.execute(WRITE.format(**self._row, seq=self._tries) if self._place.writes else READ)
-                timeline = cursor.fetchone()[0]
+                timeline = (cursor.fetchone() or (None,))[0]
             # A wait for the standby that was broken off is told as a warning.
             answer = FAILED if self._session.notices else TAKEN
             del self._session.notices[:]
@@ -79,13 +79,15 @@ class Looker:
 
     def _open(self) -> Connection:
         # Nothing is set in the session: behind a transaction pooler it would reach others.
-        session = psycopg2.connect(
-            service=self._place.service,
-            application_name="ha_migration layers",
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            tcp_user_timeout=TCP_USER_TIMEOUT_MS,
-            **{"target_session_attrs": "any", **self._place.parameters},
-        )
+        parameters: dict[str, t.Any] = {
+            "service": self._place.service,
+            "application_name": "ha_migration layers",
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
+            "target_session_attrs": "any",
+            **self._place.parameters,
+        }
+        session = psycopg2.connect(**parameters)
         session.autocommit = True
         return session
 
