@@ -16,7 +16,7 @@ PACE_NS = 250 * MILLISECOND
 
 
 def split(looks: t.Sequence[Look], last_acknowledged: int, first_acknowledged: int) -> dict[str, float | None]:
-    """By layer, how long after the last acknowledgement before an outage it served again, in milliseconds; None where it was never away.
+    """By layer, how long after the last acknowledgement before an outage it served again, in milliseconds; None where it was never away, or never looked at.
 
     The layers of a route lie behind each other, so each number holds those below it: what a layer itself costs is the distance to the one below.
 
@@ -24,7 +24,8 @@ def split(looks: t.Sequence[Look], last_acknowledged: int, first_acknowledged: i
     :param last_acknowledged: monotonic ns
     :param first_acknowledged: monotonic ns of the first one afterwards
     """
-    return {layer: _back_after(looks, layer, last_acknowledged, first_acknowledged) for layer in LAYERS if layer != REPLICAS}
+    asked = {look.layer for look in looks}
+    return {layer: _back_after(looks, layer, last_acknowledged, first_acknowledged) if layer in asked else None for layer in LAYERS if layer != REPLICAS}
 
 
 def _back_after(looks: t.Sequence[Look], layer: str, begin: int, end: int) -> float | None:

@@ -16,6 +16,7 @@ import typing as t
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._fault.client import Host
 from ansible_collections.freight.pg_ha.plugins.module_utils._fault.plan import ruleset
 from ansible_collections.freight.pg_ha.plugins.modules import host_fault
@@ -127,7 +128,8 @@ def test_a_cure_that_fails_is_told_and_tried_again(world: World) -> None:
 
 def test_a_frozen_process_stands_still_with_its_children(world: World, process: pathlib.Path) -> None:
     world.run(kind="process_frozen", unit="patroni", pid_file=str(process))
-    assert states(process) == ["T", "T"]
+    # A signal is on its way when kill returns.
+    wait_until(lambda: states(process), lambda found: found == ["T", "T"], "The stop of both", 10, 0.01)
     world.run(state="absent")
     assert "systemctl kill --kill-whom=all --signal=CONT patroni" in world.said()
 

@@ -78,3 +78,7 @@ def test_a_server_that_stood_still_and_answered_afterwards_was_away() -> None:
 def test_no_layer_is_back_later_than_the_client_that_it_let_through() -> None:
     looks = [look(ROUTE, 900), look(ROUTE, 1000, FAILED), look(ROUTE, 1990, lasts_ms=300)]
     assert plan.split(looks, 990 * MS, 2000 * MS)[ROUTE] == 1010.0
+
+
+def test_a_layer_that_nobody_looks_at_has_no_number() -> None:
+    assert plan.split(layer(SERVER, 1000, 3000), 990 * MS, 3100 * MS) == {SERVER: 2012.0, ROUTE: None, POOLER: None}
