@@ -138,7 +138,8 @@ def test_the_named_process_alone_is_killed(world: World, process: pathlib.Path) 
     pid = int(process.read_text().split()[0])
     child = int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text())
     world.run(kind="process_killed", unit="patroni", processes="named", pid_file=str(process))
-    assert pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    stat = pathlib.Path(f"/proc/{pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0], lambda state: state in "ZX", "The end of the process", 10, 0.01)
     assert pathlib.Path(f"/proc/{child}").exists()
 
 
