@@ -14,7 +14,7 @@ help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\n  Variables: SCENARIO=<name> for molecule, ARGS=<more arguments> for unit, contract, bench and chaos\n\n'
+	@printf '\n  Variables: SCENARIO=<name> for molecule, ARGS=<more arguments> for unit, contract, bench, failover and chaos\n\n'
 
 .PHONY: setup
 setup: ## Make the Python environment in .build/venv (instant when it is current)
@@ -69,6 +69,10 @@ molecule: setup ## Scenarios on the lab; one of them with SCENARIO=<name>
 .PHONY: bench
 bench: setup engine ## Measure copy, cutover and the rest in the lab; figures to artifacts/bench.json (about an hour)
 	@$(STEP) bench $(ENV) tests/bench/run $(ARGS)
+
+.PHONY: failover
+failover: setup engine ## Break the lab's target in every way, three times each, and print how long clients were without service (ARGS='--repeats 1 switchover')
+	@$(STEP) failover $(ENV) tests/failover/run $(ARGS)
 
 .PHONY: chaos
 chaos: setup engine ## Kill everything at every moment of a cutover and a roll back, under load; goes on where it was interrupted (ARGS=--short: one case per actor)
