@@ -190,7 +190,7 @@ def bring(case: matrix.Case, ready: bool) -> None:
     if not ready:
         heal()
     if serves() != case.leaves:
-        direction = next(direction for direction, side in matrix.SERVES.items() if side == case.leaves)
+        direction = matrix.direction_to(case.leaves)
         say(f"   first {direction}, without a fault")
         if moves.move(direction, case.by, LOGS / "between.log").wait(BETWEEN_SECONDS):
             _start_anew(case, "that failed (its output is in .build/chaos/between.log)")

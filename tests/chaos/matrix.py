@@ -110,6 +110,11 @@ def name_of(row: Mapping[str, Any]) -> str:
 _DISK = ("copy", "follow", "before warm", "after fence", "after decide", "before finish")
 
 
+def direction_to(side: str) -> str:
+    """The direction that has a side serve."""
+    return next(direction for direction, serving in SERVES.items() if serving == side)
+
+
 def left_out(case: Case) -> str | None:
     """Why a cell of the matrix is not tried, or None."""
     if case.moment == "copy" and case.direction == ROLL_BACK:

@@ -16,7 +16,7 @@ import time
 import typing as t
 
 from .._core.errors import ClientError, UsageError
-from .plan import ALL, FROZEN, FULL, Fault
+from .plan import FROZEN, FULL, Fault
 
 ROOT = pathlib.Path("/run/pg_ha_fault")
 COMMAND_SECONDS = 120
@@ -59,7 +59,7 @@ class Host:
             raise UsageError(f"This host, {socket.gethostname()}, does not have the address {address}: it is not the one that shall be hit.") from error
 
     def pids(self, params: dict[str, t.Any]) -> list[int]:
-        """The process that the pid file names (its first line), and its children.
+        """The process that the pid file names (its first line), and its children where they are to stand still with it.
 
         :raises ClientError: there is none
         """
@@ -70,7 +70,7 @@ class Host:
             os.kill(pid, 0)
         except (OSError, ValueError) as error:
             raise ClientError(f"{params['pid_file']} names no process that runs: {error}.") from error
-        return [pid, *self._children(pid)] if params["kind"] == FROZEN or params["processes"] == ALL else [pid]
+        return [pid, *self._children(pid)] if params["kind"] == FROZEN else [pid]
 
     def _children(self, parent: int) -> list[int]:
         found = []
