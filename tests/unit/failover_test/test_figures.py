@@ -11,6 +11,7 @@ import typing as t
 import pytest
 import yaml
 
+from tests.evidence import made_by, problems
 from tests.failover import figures
 
 SCENARIOS = sorted((pathlib.Path(__file__).resolve().parents[3] / "roles" / "failover_test" / "files" / "scenarios").glob("*.yml"))
@@ -53,3 +54,53 @@ def test_a_scenario_says_what_the_role_can_do(path: pathlib.Path) -> None:
         assert fault["kind"] in KINDS and (fault["kind"] == "switchover" or fault["hits"] in HITS)
         assert set(fault.get("from", [])) <= {"everybody", "members", "store"}
     assert ("host_off" in {fault["kind"] for fault in scenario["faults"]}) == scenario.get("hits_hosts", False)
+
+
+VERDICT: dict[str, t.Any] = {
+    "lost": 0,
+    "duplicated": 0,
+    "unexpected": 0,
+    "complete": True,
+    "unknown": {"total": 0, "committed": 0, "not_committed": 0},
+    "acknowledged": 900,
+    "errors": 3,
+    "errors_by_class": {"lost": 3},
+    "write_pause_ms": 1000.5,
+    "timeline": [],
+    "layers": {
+        "split_ms": {"server": 800.0, "route": 1000.5, "pooler": None, "client": 1000.5},
+        "replicas_gap_ms": 60.0,
+        "two_writers": [],
+        "writers": ["pg1"],
+        "timelines": [1],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "scenario", "reason"),
+    [
+        ({}, {}, None),
+        ({"lost": 2}, {}, "2 acknowledged rows are lost."),
+        ({"duplicated": 1}, {}, "1 rows are there twice."),
+        ({"unexpected": 4}, {}, "4 rows are there that no client has written."),
+        ({"complete": False}, {}, "Clients did not stop in good order, so what they would have seen later is not known."),
+        ({"layers": {**VERDICT["layers"], "two_writers": ["pg1 too."]}}, {}, "pg1 too."),
+        ({"write_pause_ms": 5000.1}, {}, "Clients were without service for 5000 ms, the budget is 5000 ms."),
+        ({}, {"errors_allowed": False}, "Clients saw 3 errors."),
+    ],
+)
+def test_what_does_not_pass_says_why(verdict: dict[str, t.Any], scenario: dict[str, t.Any], reason: str | None) -> None:
+    variables = {
+        "__failover_test_ledger": {"verdict": {**VERDICT, **verdict}},
+        "__failover_test_scenario": {"title": "T", "budget_ms": 5000, "faults": [{"kind": "unit_stopped"}], **scenario},
+        "__failover_test_case": ["a", 1],
+        "__failover_test_hits": [["pg1"]],
+        "__failover_test_serves": "target",
+        "__failover_test_hit_at": "100.0",
+        "__failover_test_whole_at": "112.04",
+    }
+    made = made_by("failover_test", "__failover_test_row", variables)
+    assert made["reasons"] == ([] if reason is None else [reason]) and made["passed"] is (reason is None)
+    document = {"schema": "freight.pg_ha/failover/1", "started_at": "2026-11-28T10:00:00Z", "finished_at": "2026-11-28T10:01:00Z", "outcome": "done"}
+    assert problems({**document, "serves": "target", "trouble": None, "scenarios": [made]}) == []
