@@ -86,7 +86,7 @@ docs: setup ## Check and render the modules' and roles' pages to .build/docs
 
 .PHONY: problems
 problems: setup ## Write docs/problems.md from what the tests of bad inputs are told
-	@tools/postgresql
+	@tools/test_programs
 	@PG_HA_WRITE_PROBLEMS=1 $(ENV) python -m pytest -q tests/playbooks/test_bad_inputs.py
 
 .PHONY: format

@@ -347,6 +347,7 @@ class Copier:
             application_name=APPLICATION_NAME,
             connect_timeout_seconds=self._params["connect_timeout_seconds"],
             settings=settings,
+            patience_seconds=0,
         )
 
 

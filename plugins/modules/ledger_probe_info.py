@@ -51,6 +51,10 @@ options:
     description: How far from O(around) to look, to either side.
     type: float
     default: 10
+  resolution_ms:
+    description: Length of each part of RV(verdict.timeline).
+    type: int
+    default: 1000
 """
 
 EXAMPLES = r"""
@@ -143,7 +147,7 @@ verdict:
         - C(two_writers) says in words which servers took writes after another one had on a later timeline. C(timelines) and C(writers) are those that took any.
       type: dict
     timeline:
-      description: C(at), C(acknowledged), C(errors) and C(latency_max_ms) of each second (around O(around) when that is given).
+      description: C(at), C(acknowledged), C(errors) and C(latency_max_ms) of each O(resolution_ms) (around O(around) when that is given).
       type: list
       elements: dict
 """
@@ -173,7 +177,7 @@ def read_verdict(folder: RunFolder, params: dict[str, t.Any]) -> dict[str, t.Any
     driver.use_service_file(params["service_file"])
     connect = driver.connector("ledger_probe_info", service=params["service"], connect_timeout_seconds=params["connect_timeout_seconds"])
     rows = driver.fetch(connect, driver.ProbeWorkload(record.header.run, record.header.table).rows())[0]
-    verdict = plan.judge(record, ((client, seq) for client, seq in rows), window=window, running=running, timeline_window=window)
+    verdict = plan.judge(record, ((client, seq) for client, seq in rows), window=window, running=running, timeline_window=window, resolution_ms=params["resolution_ms"])
     return {**verdict, "running": running, "first_errors": folder.read_errors(), "layers": read_layers(folder, plan.find_gaps(record, window)[0])}
 
 
@@ -214,6 +218,7 @@ def argument_spec() -> dict[str, t.Any]:
         "service": {"type": "str"},
         "around": {"type": "str"},
         "window_seconds": {"type": "float", "default": 10},
+        "resolution_ms": {"type": "int", "default": 1000},
     }
 
 

@@ -194,7 +194,10 @@ class Reader:
     def connect(self) -> None:
         """Open both sides. A target without the database has nothing of the migration."""
         file, timeout = self.params["service_file"], self.params["connect_timeout_seconds"]
-        self.source = self.attempt("The source", lambda: client.connect(file, "source", application_name=APPLICATION_NAME, connect_timeout_seconds=timeout))
+        # What is said is how it stands now: nothing is waited for.
+        self.source = self.attempt(
+            "The source", lambda: client.connect(file, "source", application_name=APPLICATION_NAME, connect_timeout_seconds=timeout, patience_seconds=0)
+        )
         if self.source is None and self.retired:
             # It may have been switched off, as it should be in the end.
             self.unknown.clear()
@@ -202,7 +205,7 @@ class Reader:
             self.target_exists = False
             return
         before = len(self.unknown)
-        self.target = self.attempt("The target", lambda: journal.connect_journal(file, "target", APPLICATION_NAME, timeout, "postgres"))
+        self.target = self.attempt("The target", lambda: journal.connect_journal(file, "target", APPLICATION_NAME, timeout, "postgres", patience_seconds=0))
         self.target_exists = self.target is not None or len(self.unknown) > before
 
     def read_sides(self) -> tuple[status.Side | None, status.Side | None]:

@@ -69,6 +69,11 @@ link:
   description: The link as it is now, see M(freight.pg_ha.replication_link_info).
   type: dict
   returned: success
+lag:
+  description: The lag as it was seen while the target caught up, C(seconds) since the first look and C(bytes); at most 240 of them.
+  type: list
+  elements: dict
+  returned: success
 actions:
   description: What was done, or in check mode would be done.
   type: list
@@ -114,6 +119,7 @@ def run(params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK)
         before = link_client.read_link(publisher, subscriber, name, limit)
         actions = link_plan.plan_link(before, name, params["state"])
         after = before
+        lag = link_client.LagOverTime()
         if not check_mode:
             if params["state"] == "absent":
                 link_client.drop_link(publisher, subscriber, name)
@@ -121,13 +127,13 @@ def run(params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK)
                 for action in actions:
                     client.query(subscriber, action.statement)
             if params["state"] == "following":
-                after = link_client.wait_until_caught_up(publisher, subscriber, name, params["timeout_seconds"], clock, limit)
+                after = link_client.wait_until_caught_up(publisher, subscriber, name, params["timeout_seconds"], clock, limit, lag)
             else:
                 after = link_client.read_link(publisher, subscriber, name, limit)
     finally:
         publisher.close()
         subscriber.close()
-    return Outcome.of(link_plan.summary(before), link_plan.wanted(before, params["state"]), actions, link=after.public())
+    return Outcome.of(link_plan.summary(before), link_plan.wanted(before, params["state"]), actions, link=after.public(), lag=lag.seen)
 
 
 def main() -> None:

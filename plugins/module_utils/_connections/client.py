@@ -83,7 +83,6 @@ def _open(service_file: str, service: Service, connect_timeout_seconds: int, **p
         service.name,
         application_name=APPLICATION_NAME,
         connect_timeout_seconds=connect_timeout_seconds,
-        patience_seconds=client.LEADER_PATIENCE_SECONDS,
         **parameters,
     )
 

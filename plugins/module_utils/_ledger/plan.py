@@ -173,9 +173,13 @@ def percentile(values: list[int], share: float) -> int:
     return values[max(0, -(-int(share * 1000) * len(values) // 1000) - 1)]
 
 
-def timeline(record: Record, window: Window | None = None) -> list[dict[str, t.Any]]:
-    """Acknowledgements, errors and the worst latency of each second of wall time: ``{"at", "acknowledged", "errors", "latency_max_ms"}``."""
-    seconds: dict[int, list[int]] = {}
+def timeline(record: Record, window: Window | None = None, resolution_ms: int = 1000) -> list[dict[str, t.Any]]:
+    """Acknowledgements, errors and the worst latency of each second of wall time: ``{"at", "acknowledged", "errors", "latency_max_ms"}``.
+
+    :param resolution_ms: length of each part, where it is not a second
+    """
+    length = resolution_ms * 1_000_000
+    parts: dict[int, list[int]] = {}
     for client in record.clients:
         began: dict[int, int] = {}
         errors = 0
@@ -185,22 +189,23 @@ def timeline(record: Record, window: Window | None = None) -> list[dict[str, t.A
                 began.setdefault(entry.seq, entry.monotonic)
             if window is not None and not window.begin <= entry.wall <= window.end:
                 continue
-            row = seconds.setdefault(entry.wall // NANOSECONDS, [0, 0, 0])
+            row = parts.setdefault(entry.wall // length, [0, 0, 0])
             row[1] += new_errors
             if entry.kind in _ACKNOWLEDGEMENTS:
                 row[0] += 1
                 row[2] = max(row[2], entry.monotonic - began.get(entry.seq, entry.monotonic))
-    if not seconds:
+    if not parts:
         return []
+    shown = 19 if length % NANOSECONDS == 0 else 23
     return [
         {
-            "at": format_moment(second * NANOSECONDS)[:19] + "Z",
+            "at": format_moment(part * length)[:shown] + "Z",
             "acknowledged": row[0],
             "errors": row[1],
             "latency_max_ms": round(row[2] / 1e6, 1),
         }
-        for second in range(min(seconds), max(seconds) + 1)
-        for row in [seconds.get(second, [0, 0, 0])]
+        for part in range(min(parts), max(parts) + 1)
+        for row in [parts.get(part, [0, 0, 0])]
     ]
 
 
@@ -233,6 +238,7 @@ def judge(
     window: Window | None = None,
     running: bool = False,
     timeline_window: Window | None = None,
+    resolution_ms: int = 1000,
 ) -> dict[str, t.Any]:
     """The verdict over a run.
 
@@ -243,6 +249,7 @@ def judge(
     :param window: where ``write_pause_ms`` and ``longest_client_stall_ms`` are looked for; None is the whole run
     :param running: the run goes on, so a missing END is no fault
     :param timeline_window: what the timeline covers; None is the whole run
+    :param resolution_ms: length of each of its parts
     :returns: the verdict; ``problems`` is [] and ``ok`` true only when nothing was lost or duplicated and no client saw an error
     :raises PlanError: the record holds nothing, or does not cover the window
     """
@@ -327,7 +334,7 @@ def judge(
         "torn_bytes": sum(client.torn_bytes for client in record.clients),
         "complete": ended == header.clients,
         "balances": None,
-        "timeline": timeline(record, timeline_window),
+        "timeline": timeline(record, timeline_window, resolution_ms),
     }
     if balances is not None:
         effective = acknowledged | present.keys()

@@ -36,6 +36,7 @@ def connect(params: dict[str, t.Any], side: str) -> Connection:
         application_name="ha_migration cutover",
         connect_timeout_seconds=params["connect_timeout_seconds"],
         settings={"synchronous_commit": "on", "statement_timeout": str(round(params["budget_seconds"] * 1000))},
+        patience_seconds=0,
     )
 
 
@@ -61,7 +62,6 @@ class Cutover:
             side,
             application_name="ha_migration cutover gates",
             settings={"synchronous_commit": "on"},
-            patience_seconds=client.LEADER_PATIENCE_SECONDS,
         )
 
     def serving(self) -> str:

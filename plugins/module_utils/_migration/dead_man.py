@@ -93,6 +93,7 @@ class Opening(threading.Thread):
                 application_name=schema.dead_man_name(self.config.name),
                 connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
                 settings=settings,
+                patience_seconds=0,
             )
             client.query(connection, f"LISTEN {schema.CHANNEL}")
             self.outcome = connection

@@ -65,12 +65,20 @@ class Wanted:
     evidence: dict[str, t.Any] | None = None
 
 
-def connect_journal(service_file: str, service: str, application_name: str, connect_timeout_seconds: int, maintenance_database: str) -> Connection | None:
+def connect_journal(
+    service_file: str,
+    service: str,
+    application_name: str,
+    connect_timeout_seconds: int,
+    maintenance_database: str,
+    patience_seconds: float = client.LEADER_PATIENCE_SECONDS,
+) -> Connection | None:
     """A session in the database that holds the journal; None when that database does not exist on a server that answers.
 
+    :param patience_seconds: how long to wait for a leader that is on its way
     :raises ClientError: the server cannot be reached or refuses us
     """
-    arguments: dict[str, t.Any] = {"application_name": application_name, "connect_timeout_seconds": connect_timeout_seconds}
+    arguments: dict[str, t.Any] = {"application_name": application_name, "connect_timeout_seconds": connect_timeout_seconds, "patience_seconds": patience_seconds}
     try:
         return client.connect(service_file, service, **arguments)
     except ClientError:

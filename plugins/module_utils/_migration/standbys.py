@@ -58,6 +58,7 @@ def _open(service_file: str, service: str, **parameters: t.Any) -> Connection:
         application_name="ha_migration standby",
         connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
         settings={"statement_timeout": str(STATEMENT_MS)},
+        patience_seconds=0,
         **parameters,
     )
 

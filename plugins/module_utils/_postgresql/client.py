@@ -57,6 +57,10 @@ SESSION_SETTINGS = {
 UNLOGGED = {"log_statement": "none", "log_min_duration_statement": "-1", "log_min_error_statement": "panic", "log_duration": "off"}
 
 
+# As long as a failover may take.
+LEADER_PATIENCE_SECONDS = 30.0
+
+
 def connection_argument_spec() -> dict[str, t.Any]:
     """The options that every module with a PostgreSQL connection shares (doc fragment ``postgresql``)."""
     return {"service_file": {"type": "path", "required": True}, "connect_timeout_seconds": {"type": "int", "default": 10}}
@@ -70,15 +74,15 @@ def connect(
     autocommit: bool = True,
     connect_timeout_seconds: int = 10,
     settings: dict[str, str] | None = None,
-    patience_seconds: float = 0.0,
+    patience_seconds: float = LEADER_PATIENCE_SECONDS,
     **parameters: str,
 ) -> Connection:
     """Open a session with our settings; keepalives notice a dead peer within about 10 s.
 
     :param service: a service's name in ``service_file``: ``source``, ``target`` or ``pooler_<host>``
     :param settings: settings of the session over and above SESSION_SETTINGS
-    :param patience_seconds: how long to try again while a host answers that it only starts, or none of those that answer takes writes: a leader is on
-      its way then. Whatever else is wrong is told at once
+    :param patience_seconds: how long to try again while a host only starts or ends, or none of those that answer takes writes: a leader is on its way
+      then. Whatever else is wrong is told at once. 0 where somebody waits who must not
     :param parameters: further libpq parameters (``dbname=...``)
     :raises ClientError: the server cannot be reached or refuses us; says which service and why
     """
@@ -92,11 +96,16 @@ def connect(
             time.sleep(LOOK_SECONDS)
 
 
-# What libpq says of a host that is no primary (before and since version 14), and servers of themselves while they start or stop.
-_ON_ITS_WAY = ("session is read-only", "server is in hot standby mode", "could not make a writable connection", "the database system is ")
+# What libpq says of a host that is no primary (before and since version 14), servers of themselves while they start or stop, and libpq of one that ends
+# before it has said anything (it asks no other host then).
+_ON_ITS_WAY = (
+    "session is read-only",
+    "server is in hot standby mode",
+    "could not make a writable connection",
+    "the database system is ",
+    "server closed the connection unexpectedly",
+)
 LOOK_SECONDS = 0.5
-# As long as a failover may take.
-LEADER_PATIENCE_SECONDS = 30.0
 
 
 def _connect(

@@ -426,6 +426,18 @@ def read_tables_done(connection: Connection) -> list[dict[str, t.Any]]:
     return client.query(connection, f"SELECT relation, state, bytes_total, rows_done FROM {own.SCHEMA}.copy WHERE relation <> %s ORDER BY 1", (RUN,))
 
 
+def read_by_table(connection: Connection, seconds: float) -> list[dict[str, t.Any]]:
+    """When each table was copied by the run that began so many seconds ago, by the target's clock; without tables of our own."""
+    return client.query(
+        connection,
+        "SELECT relation AS table, rows_done AS rows, bytes_total AS bytes, round(extract(epoch FROM started_at - begun)::numeric, 3)::float8 AS from_s, "
+        "round(extract(epoch FROM finished_at - begun)::numeric, 3)::float8 AS to_s "
+        f"FROM {own.SCHEMA}.copy, (SELECT clock_timestamp() - make_interval(secs => %s) AS begun) AS run "
+        "WHERE state = 'done' AND relation <> %s AND started_at >= begun AND relation NOT LIKE %s ORDER BY started_at, relation",
+        (seconds, RUN, f"{own.SCHEMA}.%"),
+    )
+
+
 def read_running(connection: Connection) -> dict[str, int]:
     """Bytes that running COPYs into this database have processed, by our way of quoting."""
     rows = client.query(

@@ -345,6 +345,7 @@ class _Copy:
         if self._ended_by_the_watch():
             raise ClientError("The slot was dropped while the copy ended.")
         self.report.seconds = time.monotonic() - began
+        self.report.by_table = copy_client.read_by_table(self.sides.target, self.report.seconds)
         self.detail["step"] = "done"
         for name in ("folder", "base"):
             self.detail.pop(name, None)

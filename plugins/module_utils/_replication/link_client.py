@@ -123,12 +123,45 @@ def drop_slot(publisher: Connection, name: str, timeout_seconds: float = 15, clo
     client.query(publisher, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (name,))
 
 
+class LagOverTime:
+    """Lags in the order in which they were seen, thinned out so that hours need no more room than seconds.
+
+    :param most: how many are kept at most
+    """
+
+    def __init__(self, most: int = 240) -> None:
+        self._most = most
+        self._every = 1
+        self._looks = 0
+        self._began: float | None = None
+        self.seen: list[dict[str, float | int]] = []
+
+    def see(self, moment_seconds: float, lag_bytes: int | None) -> None:
+        """Take one; an unknown lag leaves a hole."""
+        if self._began is None:
+            self._began = moment_seconds
+        self._looks += 1
+        if lag_bytes is None or (self._looks - 1) % self._every:
+            return
+        self.seen.append({"seconds": round(moment_seconds - self._began, 1), "bytes": lag_bytes})
+        if len(self.seen) >= self._most:
+            self.seen = self.seen[::2]
+            self._every *= 2
+
+
 def wait_until_caught_up(
-    publisher: Connection, subscriber: Connection, name: str, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK, slot_wal_limit_mib: int | None = None
+    publisher: Connection,
+    subscriber: Connection,
+    name: str,
+    timeout_seconds: float,
+    clock: Clock = SYSTEM_CLOCK,
+    slot_wal_limit_mib: int | None = None,
+    lag: LagOverTime | None = None,
 ) -> LinkState:
     """Wait until everything that was written on the publisher before the call is confirmed by the subscriber.
 
     :param slot_wal_limit_mib: at that much WAL held back the link is given up
+    :param lag: gets every lag that is seen meanwhile
     :raises GivenUp: the publisher has given the link up, or we have
     :raises ClientError: a position could not be read, or the subscriber fails to apply again and again
     :raises WaitTimeout: it did not come in time, with what is wrong
@@ -144,6 +177,8 @@ def wait_until_caught_up(
         )
         missing = int(rows[0]["bytes"]) if rows and rows[0]["bytes"] is not None else None
         state = read_link(publisher, subscriber, name, slot_wal_limit_mib)
+        if lag is not None:
+            lag.see(clock.monotonic(), state.lag_bytes)
         if state.given_up:
             raise GivenUp(state.given_up)
         late = missing is None or missing > 0 or state.obstacles

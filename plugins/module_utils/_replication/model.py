@@ -153,6 +153,7 @@ class Settings:
 class Report:
     """What a finished copy says about itself; goes into the journal and the evidence.
 
+    :param by_table: what this run has copied: ``{"table", "rows", "bytes", "from_s", "to_s"}``, the moments counted from its beginning
     :param resumed: what was kept of an earlier run: ``{"tables_kept", "rows_kept", "bytes_kept", "tables_copied_again", "differed"}``; they count above too
     :param not_resumed: why what an interrupted run had left was thrown away
     """
@@ -169,6 +170,7 @@ class Report:
     unlogged: list[str] = field(default_factory=list)
     extension_tables: list[str] = field(default_factory=list)
     steps: list[dict[str, t.Any]] = field(default_factory=list)
+    by_table: list[dict[str, t.Any]] = field(default_factory=list)
     resumed: dict[str, t.Any] | None = None
     not_resumed: str | None = None
 

@@ -55,6 +55,7 @@ class Route:
             self.service,
             application_name="ha_migration switchover",
             connect_timeout_seconds=ROUTE_CONNECT_SECONDS,
+            patience_seconds=0,
             host=self.host,
             port=str(self.port),
             target_session_attrs="any",

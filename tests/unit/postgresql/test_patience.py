@@ -53,6 +53,7 @@ def test_a_lock_of_somebody_who_lives_is_not(sessions: t.Any, monkeypatch: pytes
     [
         ("session is read-only", 5.0, 3),
         ("FATAL: the database system is starting up", 5.0, 3),
+        ("server closed the connection unexpectedly", 5.0, 3),
         ("session is read-only", 0.0, 1),
         ('FATAL: password authentication failed for user "x"', 5.0, 1),
         ("Connection refused", 5.0, 1),

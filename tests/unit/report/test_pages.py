@@ -1,0 +1,200 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pages that role report renders: a verdict that follows from the evidence and never from its absence, and nothing from a database is ever markup."""
+
+from __future__ import annotations
+
+import html.parser
+import pathlib
+import re
+import typing as t
+
+import jinja2
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.freight.pg_ha.plugins.filter.report_page import report_page
+from ansible_collections.freight.pg_ha.plugins.module_utils._report import page
+
+from tests.evidence import problems
+from tests.unit.report.sample import EVIDENCE, HOSTS, TABLES, document, evidence, nothing
+
+TEMPLATES = pathlib.Path(__file__).resolve().parents[3] / "roles" / "report" / "templates"
+MARKDOWN, HTML = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.md.j2", "report.html.j2"))
+
+
+def markdown(**changed: t.Any) -> str:
+    """The page for tickets."""
+    return page.render(MARKDOWN, "move", evidence(**changed), HOSTS, html=False)
+
+
+def web(**changed: t.Any) -> str:
+    """The page for people."""
+    return page.render(HTML, "move", evidence(**changed), HOSTS, html=True)
+
+
+class Reader(html.parser.HTMLParser):
+    """What a browser would find: elements, their attributes, the text."""
+
+    VOID = frozenset({"meta", "link", "br", "rect", "polyline", "polygon"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def test_the_sample_is_what_the_schemas_want() -> None:
+    assert {name: problems(document) for name, document in EVIDENCE.items() if document} == {name: [] for name, document in EVIDENCE.items() if document}
+
+
+def test_a_clean_migration_says_so_first_and_shows_its_numbers() -> None:
+    text = markdown()
+    assert text.split("## Verdict\n\n", 1)[1].startswith("**The target serves the application.** No acknowledged write was lost")
+    for line in ("| Client errors | 0 |", "| Write pause (longest time without any acknowledgement) | 42.5 ms |", "| Longest stall of one client | 88 ms |"):
+        assert line in text
+    assert "| pause | 9.5 |\n| fence | 3 |\n" in text
+    assert "25 tables with 1000 rows and 12 sequences were compared; mismatches: 0." in text
+    assert "- **warning** large_objects `pg_largeobject`: 3 large objects.\n- **info** event_trigger" in text
+    assert "| postmaster_killed | 3 of 3 | 1400 | 1028 | 5000 | 0 | 0 | 4 | 12.5 |" in text
+    assert "not measured" not in text
+    assert "\n\n\n" not in text
+
+
+def test_the_files_of_the_routes_are_named_the_serving_side_first() -> None:
+    section = markdown().split("## Routes\n", 1)[1].split("\n## ", 1)[0]
+    assert section.index("/pki/routes/move/target") < section.index("/pki/routes/move/source")
+    assert "now that the target serves: write to `lb1,lb2` port 6432, read from `lb1` port 5001." in section
+    assert "- `app`, password written: `app/ca.crt`, `app/database.env`\n" in section
+    assert "password not known, kept as they were and not as the inventory says now: `app/database.env`\n" in section
+
+
+@pytest.mark.parametrize("render", [markdown, web])
+def test_the_same_evidence_gives_the_same_page(render: t.Callable[..., str]) -> None:
+    assert render() == render()
+
+
+def test_nothing_done_yet() -> None:
+    text = markdown(**nothing())
+    assert "**The source serves the application.** The cutover is not done yet." in text
+    assert "Run playbook `assess.yml`, or `migrate.yml`" in text
+    assert text.count("Not done yet.") == 7 and "| Client errors | not measured |" in text
+    assert "\n\n\n" not in text
+    seen = Reader(web(**nothing()))
+    assert seen.text.count("Not done yet.") == 6 and "The target is not provisioned yet." in seen.text
+    assert seen.text.count("not measured") == 6, "a tile for each promise and the pause, and the last sentence"
+
+
+def test_every_section_of_the_page_shows_what_the_evidence_says() -> None:
+    seen = Reader(web())
+    assert seen.open == []
+    for words in (
+        "The target serves the application.", "of 12 345", "6 of 6", "longest 20.7 s", "15 min 0 s", "pg1", "etcd3", "db is fenced", "the critical section took 61 ms",
+        "refused as app on 25 tables", "The leader's host loses its power", "Errors by class: 57P01 4", "122 MB in 6.2 s", "is filled by REFRESH", "ALTER EVENT TRIGGER e DISABLE;",
+        "/pki/routes/move/target",
+    ):  # fmt: skip
+        assert words in seen.text, words
+    assert len([tag for tag, _attributes in seen.tags if tag == "svg"]) == 2 + 2 * 4 + 2
+
+
+def test_the_page_needs_nothing_from_a_network_and_runs_nothing() -> None:
+    text = web()
+    seen = Reader(text)
+    assert {tag for tag, _attributes in seen.tags} & {"script", "iframe", "object", "embed", "form", "img"} == set()
+    addresses = [value for _tag, attributes in seen.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(address is not None and address.startswith(("#", "data:")) for address in addresses) and "url(" not in text and "@import" not in text
+    assert not [name for _tag, attributes in seen.tags for name in attributes if name.startswith("on")]
+
+
+HOSTILE = '"><script>alert(1)</script>{{ 7 * 7 }}|`\n%s'
+
+
+def test_what_a_database_calls_its_things_is_never_markup() -> None:
+    assessment = document("assessment", findings=[{**EVIDENCE["assessment"]["findings"][0], "object": HOSTILE, "message": HOSTILE, "fix": HOSTILE}])
+    parity = document("parity", by_table=[{"table": HOSTILE, "rows": 1, "chunks": 1, "seconds": 0.1}], mismatches=[{"object": HOSTILE, "sentence": HOSTILE}])
+    text = web(assessment=assessment, parity=parity, cutover={**EVIDENCE["cutover"], "outcome": "failed", "reason": HOSTILE, "serves": None})
+    seen = Reader(text)
+    assert "script" not in {tag for tag, _attributes in seen.tags} and seen.open == []
+    assert "alert(1)" in seen.text and "{{ 7 * 7 }}" in seen.text and ">49" not in text
+    lines = markdown(parity=parity).splitlines()
+    assert len([line for line in lines if line.startswith("- ") and "alert(1)" in line and "\\|" in line and line.endswith("%s")]) == 1
+
+
+def test_a_page_of_many_tables_and_scenarios_stays_small() -> None:
+    tables = [{"table": f"app.table_{number}", "rows": number, "chunks": 1, "seconds": 0.1} for number in range(20000)]
+    failover = document("failover")
+    failover["scenarios"] = [
+        {**row, "name": f"scenario_{number}", "timeline": row["timeline"] * 4} for number in range(22) for row in failover["scenarios"][:1] for _repeat in range(3)
+    ]
+    copied = [{"table": name, "rows": 1, "bytes": size, "from_s": begin, "to_s": end} for name, size, begin, end in TABLES] * 5000
+    text = web(parity=document("parity", by_table=tables), failover=failover, replication=document("replication", by_table=copied))
+    assert len(text.encode()) < 2_000_000
+    assert "The 200 largest; all of them are in parity.json." in text
+
+
+def test_a_run_that_was_stopped_says_why() -> None:
+    stopped = {**EVIDENCE["replication"], "outcome": "refused", "reason": "There are no slots left."}
+    for text in (web(replication=stopped, cutover={}), markdown(replication=stopped, cutover={})):
+        assert "There are no slots left." in text and "Phase Replicate ended as refused" in text
+
+
+def test_a_scenario_that_did_not_pass_is_open_with_its_reasons() -> None:
+    failover = document("failover", outcome="failed")
+    failover["scenarios"][0].update(passed=False, reasons=["1 acknowledged rows are lost."], rpo_lost=1)
+    text = web(failover=failover)
+    assert "failover scenarios that did not pass: switchover" in text
+    seen = Reader(text)
+    opened = [attributes["id"] for tag, attributes in seen.tags if tag == "details" and "open" in attributes]
+    assert opened == ["scenario-1"] and "Did not pass. 1 acknowledged rows are lost." in seen.text
+
+
+def test_a_document_that_is_not_complete_is_named_and_nothing_is_made_up() -> None:
+    parity = document("parity")
+    del parity["rows"]
+    with pytest.raises(AnsibleFilterError, match="a document of the evidence is not complete"):
+        report_page(evidence(parity=parity), HTML, "move", HOSTS, html=True)
+    assert "25 tables with not measured rows" in markdown(parity=parity)
+
+
+def test_a_template_that_asks_for_what_is_not_there_fails() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        page.render("{{ verdict.nothing }}", "move", evidence(), HOSTS, html=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0123, "0.0123 s"), (59.9, "59.9 s"), (60, "1 min 0 s"), (3599.7, "1 h 0 min"), (90000, "1 d 1 h"), (None, "not measured")]
+)
+def test_durations(seconds: float | None, words: str) -> None:
+    assert page.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (5e15, "5e+03 TB"), (None, "not measured")])
+def test_sizes(value: float | None, words: str) -> None:
+    assert page.size(value) == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(1234567, "1\u202f234\u202f567"), ([1, 2], "2"), (None, "not measured"), (True, "not measured")])
+def test_numbers(value: t.Any, words: str) -> None:
+    assert page.number(value) == words
