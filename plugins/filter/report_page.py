@@ -41,9 +41,11 @@ options:
 EXAMPLES = r"""
 - name: Render the report
   ansible.builtin.copy:
-    content: "{{ evidence | freight.pg_ha.report_page(template=lookup('ansible.builtin.file', 'report.html.j2'), migration='freight', hosts=hosts, html=true) }}"
+    content: "{{ evidence | freight.pg_ha.report_page(template=page, migration='freight', hosts=hosts, html=true) }}"
     dest: report.html
     mode: "0644"
+  vars:
+    page: "{{ lookup('ansible.builtin.file', 'report.html.j2') }}"
 """
 
 RETURN = r"""
@@ -59,9 +61,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.freight.pg_ha.plugins.module_utils._report import page
 
 
-def report_page(
-    evidence: t.Mapping[str, t.Any], template: str, migration: str, hosts: t.Mapping[str, t.Sequence[str]], html: bool = False
-) -> str:
+def report_page(evidence: t.Mapping[str, t.Any], template: str, migration: str, hosts: t.Mapping[str, t.Sequence[str]], html: bool = False) -> str:
     """Render it.
 
     :raises AnsibleFilterError: the evidence lacks what the page shows

@@ -177,7 +177,9 @@ def read_verdict(folder: RunFolder, params: dict[str, t.Any]) -> dict[str, t.Any
     driver.use_service_file(params["service_file"])
     connect = driver.connector("ledger_probe_info", service=params["service"], connect_timeout_seconds=params["connect_timeout_seconds"])
     rows = driver.fetch(connect, driver.ProbeWorkload(record.header.run, record.header.table).rows())[0]
-    verdict = plan.judge(record, ((client, seq) for client, seq in rows), window=window, running=running, timeline_window=window, resolution_ms=params["resolution_ms"])
+    verdict = plan.judge(
+        record, ((client, seq) for client, seq in rows), window=window, running=running, timeline_window=window, resolution_ms=params["resolution_ms"]
+    )
     return {**verdict, "running": running, "first_errors": folder.read_errors(), "layers": read_layers(folder, plan.find_gaps(record, window)[0])}
 
 

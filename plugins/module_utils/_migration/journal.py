@@ -78,7 +78,11 @@ def connect_journal(
     :param patience_seconds: how long to wait for a leader that is on its way
     :raises ClientError: the server cannot be reached or refuses us
     """
-    arguments: dict[str, t.Any] = {"application_name": application_name, "connect_timeout_seconds": connect_timeout_seconds, "patience_seconds": patience_seconds}
+    arguments: dict[str, t.Any] = {
+        "application_name": application_name,
+        "connect_timeout_seconds": connect_timeout_seconds,
+        "patience_seconds": patience_seconds,
+    }
     try:
         return client.connect(service_file, service, **arguments)
     except ClientError:

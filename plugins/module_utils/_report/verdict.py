@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # This is a private util of freight.pg_ha: it may change without notice.
-"""What the evidence says of a migration as a whole: how far it is, who serves, what is wrong, what comes next. Pure; what was not measured is never taken as 0."""
+"""What the evidence says of a migration as a whole: how far it is, who serves, what is wrong, what comes next. Pure; unknown is never taken as 0."""
 
 from __future__ import annotations
 

@@ -45,12 +45,18 @@ def scenario(name: str, title: str, rto_ms: float, budget_ms: int, *, repeat: in
         "name": name, "title": title, "repeat": repeat, "hit": ["pg1"], "route": "pooler", "rto_ms": rto_ms, "layers_ms": {**layers, "client": rto_ms},
         "replicas_gap_ms": 12.0, "rpo_lost": 0, "duplicated": 0, "unknown": {"total": 2, "committed": 1, "not_committed": 1}, "acknowledged": 4321,
         "client_errors": 4 if gone else 0, "client_errors_by_class": {"57P01": 4} if gone else {}, "two_writers": [],
-        "writers": ["pg1", "pg2"] if gone else ["pg1"], "timelines": [1, 2] if gone else [1], "redundancy_restored_s": 12.5, "budget_ms": budget_ms, "passed": True,
+        "writers": ["pg1", "pg2"] if gone else ["pg1"], "timelines": [1, 2] if gone else [1], "redundancy_restored_s": 12.5, "budget_ms": budget_ms,
+        "passed": True,
         "reasons": [], "timeline": timeline(1000, 30, 1.0, range(8, 8 + gone), 2), **changed,
     }  # fmt: skip
 
 
-TABLES = [("app.shipments", 90_000_000, 0.4, 5.2), ("app.events", 30_000_000, 0.5, 2.6), ('app."Größe"', 8192, 2.7, 2.71), ("app.customers", 2_000_000, 2.8, 3.4)]
+TABLES = [
+    ("app.shipments", 90_000_000, 0.4, 5.2),
+    ("app.events", 30_000_000, 0.5, 2.6),
+    ('app."Größe"', 8192, 2.7, 2.71),
+    ("app.customers", 2_000_000, 2.8, 3.4),
+]
 
 EVIDENCE: dict[str, t.Any] = {
     "assessment": {
@@ -68,7 +74,8 @@ EVIDENCE: dict[str, t.Any] = {
     "topology": {
         **times("topology", 60, 150),
         "target": {
-            "kind": "patroni", "members": ["pg1", "pg2", "pg3"], "write_endpoint": {"host": "lb1", "port": 5000}, "read_endpoint": {"host": "lb1", "port": 5001},
+            "kind": "patroni", "members": ["pg1", "pg2", "pg3"], "write_endpoint": {"host": "lb1", "port": 5000}, "read_endpoint": {"host": "lb1",
+            "port": 5001},
             "administrator_is_superuser": True, "slots_survive_failover": True,
         },
     },
@@ -94,7 +101,8 @@ EVIDENCE: dict[str, t.Any] = {
         **times("failover", 600, 1500), "serves": "target", "trouble": None,
         "scenarios": [
             scenario("switchover", "Planned switchover behind the poolers", 2510.0, 3000, client_errors=0, client_errors_by_class={}),
-            *(scenario("postmaster_killed", "SIGKILL for the leader's postmaster", rto, 5000, repeat=repeat) for repeat, rto in enumerate((1028.0, 990.0, 1400.0), 1)),
+            *(scenario("postmaster_killed", "SIGKILL for the leader's postmaster", rto, 5000, repeat=repeat)
+               for repeat, rto in enumerate((1028.0, 990.0, 1400.0), 1)),
             scenario("leader_off", "The leader's host loses its power", 20746.0, 30000),
             scenario("store_lost", "etcd has no quorum", 77.0, 1000),
         ],
@@ -118,7 +126,8 @@ EVIDENCE: dict[str, t.Any] = {
                 "roles": [{"name": "app", "password": "not_known", "files": ["app/database.env"], "as_declared": False}],
             },
             "target": {
-                "directory": "/pki/routes/move/target", "write_endpoint": {"hosts": ["lb1", "lb2"], "port": 6432}, "read_endpoint": {"hosts": ["lb1"], "port": 5001},
+                "directory": "/pki/routes/move/target", "write_endpoint": {"hosts": ["lb1", "lb2"], "port": 6432}, "read_endpoint": {"hosts": ["lb1"],
+                "port": 5001},
                 "roles": [{"name": "app", "password": "written", "files": ["app/ca.crt", "app/database.env"], "as_declared": True}],
             },
         },

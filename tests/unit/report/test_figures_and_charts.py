@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 from tests.unit.report.sample import EVIDENCE, document, evidence, nothing
 
 
-@pytest.mark.parametrize(
-    ("value", "ceiling"), [(0, 1), (-3, 1), (1, 1), (1.1, 2), (2, 2), (3, 5), (7, 10), (10, 10), (0.03, 0.05), (123456, 200000)]
-)
+@pytest.mark.parametrize(("value", "ceiling"), [(0, 1), (-3, 1), (1, 1), (1.1, 2), (2, 2), (3, 5), (7, 10), (10, 10), (0.03, 0.05), (123456, 200000)])
 def test_an_axis_ends_at_a_round_number_above(value: float, ceiling: float) -> None:
     assert charts.nice_ceiling(value) == pytest.approx(ceiling)
 
@@ -58,7 +56,8 @@ def test_a_line_begins_and_ends_at_the_edges() -> None:
 def test_scenarios_are_summed_up_by_name() -> None:
     rows = figures.scenarios(EVIDENCE["failover"]["scenarios"])
     assert [(row["name"], row["runs"], row["passed"], row["worst_ms"], row["median_ms"], row["best_ms"]) for row in rows] == [
-        ("switchover", 1, 1, 2510, 2510, 2510), ("postmaster_killed", 3, 3, 1400, 1028, 990), ("leader_off", 1, 1, 20746, 20746, 20746), ("store_lost", 1, 1, 77, 77, 77),
+        ("switchover", 1, 1, 2510, 2510, 2510), ("postmaster_killed", 3, 3, 1400, 1028, 990), ("leader_off", 1, 1, 20746, 20746, 20746), ("store_lost", 1,
+        1, 77, 77, 77),
     ]  # fmt: skip
     assert rows[1]["worst"]["repeat"] == 3
     assert rows[3]["layers_ms"] == {"server": None, "route": None, "pooler": None, "client": 77}
@@ -116,7 +115,9 @@ def test_junit_passes_what_is_proved() -> None:
 def test_junit_skips_what_is_not_done_and_never_passes_what_is_unknown() -> None:
     assert set(cases(junit.render("move", nothing())).values()) == {"skipped"}
     found = cases(junit.render("move", evidence(cutover=document("cutover", client=None), parity={})))
-    assert [found[name] for name in ("no client errors", "no acknowledged writes lost", "no writes that took effect twice", "no parity mismatches")] == ["error"] * 4
+    assert [found[name] for name in ("no client errors", "no acknowledged writes lost", "no writes that took effect twice", "no parity mismatches")] == [
+        "error"
+    ] * 4
 
 
 def test_junit_fails_what_failed() -> None:
@@ -127,7 +128,8 @@ def test_junit_fails_what_failed() -> None:
     found = cases(text)
     bad = {name: ended for name, ended in found.items() if ended}
     assert bad == {
-        "Test failover": "failure", "Cut over": "failure", "no acknowledged writes lost": "failure", "switchover #1": "failure", "the test came to its end": "error",
+        "Test failover": "failure", "Cut over": "failure", "no acknowledged writes lost": "failure", "switchover #1": "failure",
+        "the test came to its end": "error",
     }  # fmt: skip
     suite = next(one for one in ElementTree.fromstring(text.split("\n", 1)[1]) if one.attrib["name"] == "failover")
     assert (suite.attrib["failures"], suite.attrib["errors"], suite.attrib["tests"]) == ("1", "1", "7")

@@ -111,8 +111,10 @@ def test_every_section_of_the_page_shows_what_the_evidence_says() -> None:
     seen = Reader(web())
     assert seen.open == []
     for words in (
-        "The target serves the application.", "of 12 345", "6 of 6", "longest 20.7 s", "15 min 0 s", "pg1", "etcd3", "db is fenced", "the critical section took 61 ms",
-        "refused as app on 25 tables", "The leader's host loses its power", "Errors by class: 57P01 4", "122 MB in 6.2 s", "is filled by REFRESH", "ALTER EVENT TRIGGER e DISABLE;",
+        "The target serves the application.", "of 12 345", "6 of 6", "longest 20.7 s", "15 min 0 s", "pg1", "etcd3", "db is fenced",
+        "the critical section took 61 ms",
+        "refused as app on 25 tables", "The leader's host loses its power", "Errors by class: 57P01 4", "122 MB in 6.2 s", "is filled by REFRESH",
+        "ALTER EVENT TRIGGER e DISABLE;",
         "/pki/routes/move/target",
     ):  # fmt: skip
         assert words in seen.text, words
@@ -146,7 +148,10 @@ def test_a_page_of_many_tables_and_scenarios_stays_small() -> None:
     tables = [{"table": f"app.table_{number}", "rows": number, "chunks": 1, "seconds": 0.1} for number in range(20000)]
     failover = document("failover")
     failover["scenarios"] = [
-        {**row, "name": f"scenario_{number}", "timeline": row["timeline"] * 4} for number in range(22) for row in failover["scenarios"][:1] for _repeat in range(3)
+        {**row, "name": f"scenario_{number}", "timeline": row["timeline"] * 4}
+        for number in range(22)
+        for row in failover["scenarios"][:1]
+        for _repeat in range(3)
     ]
     copied = [{"table": name, "rows": 1, "bytes": size, "from_s": begin, "to_s": end} for name, size, begin, end in TABLES] * 5000
     text = web(parity=document("parity", by_table=tables), failover=failover, replication=document("replication", by_table=copied))
