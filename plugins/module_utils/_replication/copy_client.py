@@ -434,7 +434,7 @@ def read_by_table(connection: Connection, seconds: float) -> list[dict[str, t.An
         "round(extract(epoch FROM finished_at - begun)::numeric, 3)::float8 AS to_s "
         f"FROM {own.SCHEMA}.copy, (SELECT clock_timestamp() - make_interval(secs => %s) AS begun) AS run "
         "WHERE state = 'done' AND relation <> %s AND started_at >= begun AND relation NOT LIKE %s ORDER BY started_at, relation",
-        (seconds, RUN, f"{own.SCHEMA}.%"),
+        (seconds, RUN, f"{identifier(own.SCHEMA)}.%"),
     )
 
 

@@ -187,6 +187,12 @@ def test_seconds_without_an_acknowledgement_are_in_the_timeline() -> None:
     assert [(row["acknowledged"], row["errors"], row["latency_max_ms"]) for row in plan.timeline(record(steps))] == [(1, 1, 1.0), (0, 0, 0.0), (1, 0, 1999.0)]
 
 
+def test_a_timeline_can_be_of_tenths_of_a_second() -> None:
+    rows = plan.timeline(record([(0, N, 0), (1, A, 0), (250, N, 1), (251, A, 1), (252, END, 0)]), resolution_ms=100)
+    assert [row["acknowledged"] for row in rows] == [1, 0, 1]
+    assert [row["at"][-5:] for row in rows] == [".000Z", ".100Z", ".200Z"]
+
+
 @pytest.mark.parametrize("moment", ["1800000000", "2027-01-15T08:00:00+00:00", "2027-01-15T09:00:00+01:00", 1800000000.0])
 def test_moments_are_read(moment: str | float) -> None:
     assert plan.parse_moment(moment) == BASE

@@ -49,7 +49,7 @@ def begin(database: Database, tmp_path: pathlib.Path) -> t.Iterator[t.Callable[.
 
 
 def verdict_of(database: Database, tmp_path: pathlib.Path, **more: t.Any) -> dict[str, t.Any]:
-    params = {**options(database, tmp_path), "verdict": True, "around": None, "window_seconds": 5.0, **more}
+    params = {**options(database, tmp_path), "verdict": True, "around": None, "window_seconds": 5.0, "resolution_ms": 1000, **more}
     return t.cast(dict[str, t.Any], ledger_probe_info.run(params).result["verdict"])
 
 

@@ -97,14 +97,14 @@ class Migration:
         finally:
             connection.close()
 
-    def recorded(self, copied, link):
-        """The evidence as the role puts it together; without a link that of a rehearsal."""
+    def recorded(self, copied, following):
+        """The evidence as the role puts it together; without what the link has returned that of a rehearsal."""
         variables = {
-            "replication_method": "dump" if link is None else "logical",
+            "replication_method": "dump" if following is None else "logical",
             "__replication_begun": {"phase": {"started_at": "2027-01-01T00:00:00.000Z"}},
             "__replication_finished_at": "2027-01-01T00:01:00Z",
             "__replication_copied": copied.result,
-            "__replication_following": {"link": link},
+            "__replication_following": following,
             "__replication_roles": self.roles().result,
         }
         return made_by("replication", "__replication_evidence", variables)

@@ -64,8 +64,13 @@ def test_everything_is_copied_once_and_then_follows(migration):
     assert followed.result["link"]["following"]
     assert migration.content("target")[:6] == migration.content("source")[:6]
 
-    evidence = migration.recorded(first, followed.result["link"])
+    evidence = migration.recorded(first, followed.result)
     assert problems(evidence) == [] and (evidence["rows"], evidence["lag_bytes"]) == (report["rows"], followed.result["link"]["lag_bytes"])
+
+    copied = {row["table"]: row for row in evidence["by_table"]}
+    assert len(copied) == evidence["tables"] and sum(row["rows"] for row in copied.values()) == evidence["rows"]
+    assert all(0 <= row["from_s"] <= row["to_s"] <= evidence["seconds"] for row in copied.values())
+    assert evidence["lag"] and evidence["lag"][0]["seconds"] == 0.0
 
     second = migration.copy()
     assert not second.changed

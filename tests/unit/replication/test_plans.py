@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link, subscription_statement
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_plan, database, link_plan, names, own, roles, toc
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_plan, database, link_client, link_plan, names, own, roles, toc
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, Left, LinkState, Report, Settings, Table
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.programs import Programs
 
@@ -525,3 +525,12 @@ def test_a_link_that_is_not_there_cannot_be_enabled(state):
 @pytest.mark.parametrize("name", ["SCHEMA", "GUARD_TRIGGER", "FORWARD_LINK", "FORWARD_TABLES", "LOCK_CLASS", "LOCK_COPY"])
 def test_names_are_those_of_the_migrations_schema(name):
     assert getattr(own, name) == getattr(schema, name)
+
+
+def test_hours_of_lag_need_no_more_room_than_seconds():
+    lag = link_client.LagOverTime(most=10)
+    for number in range(1000):
+        lag.see(100 + number * 0.2, None if number == 1 else number)
+    assert 5 <= len(lag.seen) < 10
+    assert lag.seen[0] == {"seconds": 0.0, "bytes": 0}
+    assert all(abs(row["bytes"] * 0.2 - row["seconds"]) < 0.1 for row in lag.seen) and lag.seen[-1]["bytes"] > 800
