@@ -102,8 +102,8 @@ VERBS = (
     ),
     Verb(
         "report",
-        "Render report.md from the evidence; asks no host.",
-        """Renders artifacts/<migration>/report.md from the evidence on this controller.""",
+        "Render the report from the evidence; asks no host.",
+        """Renders report.html, report.md and report.xml in artifacts/<migration>/ from the evidence on this controller.""",
     ),
 )
 STATUS = Verb("status", "Say where a migration stands, from the journal and the real state.", "")

@@ -76,7 +76,10 @@ def test_the_evidence_says_what_was_done():
     assert evidence("cutover")["client"]["lost"] == 0 and evidence("cutover")["client"]["acknowledged"] > 0
     for name in ("assessment", "replication", "parity", "cutover"):
         assert {"schema", "started_at", "finished_at", "outcome"} <= set(evidence(name)), name
-    assert "target" in (ARTIFACTS / "report.md").read_text(encoding="utf-8")
+    assert "**The target serves the application.** No acknowledged write was lost" in (ARTIFACTS / "report.md").read_text(encoding="utf-8")
+    page = (ARTIFACTS / "report.html").read_text(encoding="utf-8")
+    assert "Acknowledged writes in each tenth of a second" in page and len(page) < 2_000_000
+    assert 'failures="0" errors="0"' in (ARTIFACTS / "report.xml").read_text(encoding="utf-8")
 
 
 def test_every_document_is_what_its_schema_says():

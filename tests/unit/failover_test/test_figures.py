@@ -10,6 +10,7 @@ import typing as t
 
 import pytest
 import yaml
+from ansible_collections.freight.pg_ha.plugins.module_utils._report.figures import scenarios
 
 from tests.evidence import made_by, problems
 from tests.failover import figures
@@ -23,6 +24,9 @@ def row(name: str, rto_ms: float, server: float | None, **more: t.Any) -> dict[s
     layers = {"server": server, "route": rto_ms, "pooler": None, "client": rto_ms}
     return {
         "name": name,
+        "title": name,
+        "reasons": [],
+        "budget_ms": 5000,
         "rto_ms": rto_ms,
         "layers_ms": layers,
         "passed": True,
@@ -37,7 +41,7 @@ def row(name: str, rto_ms: float, server: float | None, **more: t.Any) -> dict[s
 
 def test_worst_and_median_of_each_scenario() -> None:
     rows = [row("a", 3000, 1000), row("a", 1000, None), row("a", 2000, 500, passed=False, rpo_lost=2, redundancy_restored_s=20.5), row("b", 10, None)]
-    first, second = figures.summarize(rows)
+    first, second = scenarios(rows)
     assert (first["runs"], first["passed"], first["worst_ms"], first["median_ms"], first["best_ms"]) == (3, 2, 3000, 2000, 1000)
     assert first["layers_ms"] == {"server": 750, "route": 2000, "pooler": None, "client": 2000} and (first["lost"], first["whole_s"]) == (2, 20.5)
     assert second["name"] == "b" and second["layers_ms"]["server"] is None
