@@ -40,7 +40,7 @@ _value:
 
 import typing as t
 
-from ansible_collections.freight.pg_ha.plugins.module_utils._report import junit
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import junit
 
 
 def report_junit(evidence: t.Mapping[str, t.Any], migration: str) -> str:

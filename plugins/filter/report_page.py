@@ -58,7 +58,7 @@ import typing as t
 
 import jinja2
 from ansible.errors import AnsibleFilterError
-from ansible_collections.freight.pg_ha.plugins.module_utils._report import page
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import page
 
 
 def report_page(evidence: t.Mapping[str, t.Any], template: str, migration: str, hosts: t.Mapping[str, t.Sequence[str]], html: bool = False) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.freight.pg_ha.plugins.module_utils._report.figures import LAYERS
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report.figures import LAYERS
 
 
 def render(rows: list[dict[str, Any]]) -> str:

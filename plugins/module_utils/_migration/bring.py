@@ -184,7 +184,7 @@ class ByDump:
         steps.run("last sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
         # Only now: its publication names the tables that the copy has made. Standbys take the slot in their own time, clients wait.
         steps.run("way back", lambda: self.way_back.prepare(sessions.control, sessions.ahead))
-        ahead_lsn = steps.run("barrier", lambda: section.barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
+        ahead_lsn = steps.run("barrier", lambda: section.barrier_for_all(attempt, sessions, watch, deadline))
         steps.run("look again", lambda: section.last_look(sessions, watch))
         return str(ahead_lsn)
 

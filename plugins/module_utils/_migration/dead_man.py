@@ -41,6 +41,8 @@ STATEMENT_TIMEOUT_MS = 1000
 # are less than the two seconds after the budget in which clients have to go on: a network that is cut says nothing, and its end may take minutes.
 ANSWER_SECONDS = 1.1
 ANNOUNCEMENT_ANSWER_SECONDS = 0.5
+# A next side that takes longer is not one to move clients to; a decision is not kept waiting for it.
+BEAT_SECONDS = 0.2
 # How long a pooler that starts waits for a side: of several hosts the first ones may be gone.
 START_ANSWER_SECONDS = 8.0
 IDLE_LOOK_SECONDS = 1.0
@@ -142,17 +144,18 @@ class Side:
             self.drop()
             raise
 
-    def wait(self, seconds: float) -> None:
-        """Wait for a notification at most that long (or just that long when there is no session)."""
+    def wait(self, seconds: float) -> bool:
+        """Wait for a notification at most that long (or just that long when there is no session); returns whether one came, also before, beside an answer."""
         if self._connection is None:
             time.sleep(seconds)
-            return
-        ready, _unused, _unused2 = select.select([self._connection], [], [], seconds)
-        if ready:
-            try:
-                client.drain_notifications(self._connection)
-            except ClientError:
-                self.drop()
+            return False
+        if not self._connection.notifies and not select.select([self._connection], [], [], seconds)[0]:
+            return False
+        try:
+            client.drain_notifications(self._connection)
+        except ClientError:
+            self.drop()
+        return True
 
 
 class Pooler:
@@ -330,7 +333,7 @@ class DeadMan:
         Where that side does not answer, the announcement on the other one tells as much. While neither does, clients are served by the side that
         the epoch leaves: its guard decides what they may do.
         """
-        opens, answers = decision.other(leaves), True
+        opens, answers, woken = decision.other(leaves), True, False
         while True:
             rest = deadline - time.monotonic()
             late = rest <= 0
@@ -343,13 +346,24 @@ class DeadMan:
                 if decided is not None:
                     return str(decided)
                 answers = True
-                self.sides[leaves].wait(min(0.05, max(0.0, deadline - time.monotonic())))
+                if woken:
+                    self._beat(epoch, opens)
+                woken = self.sides[leaves].wait(min(0.05, max(0.0, deadline - time.monotonic())))
             except PgHaError as error:
                 self.log(error.message)
                 answers = False
                 if late:
                     self._serve_undecided(leaves)
+                else:
+                    self._beat(epoch, opens)
                 time.sleep(1.0 if late else min(0.1, max(0.0, deadline - time.monotonic())))
+
+    def _beat(self, epoch: int, opens: str) -> None:
+        """Tell the next side that we reach it: asked to (something woke us), or because whoever may ask does not reach us."""
+        try:
+            self.sides[opens].ask(decision.beat, self.config.name, epoch, within=BEAT_SECONDS)
+        except PgHaError as error:
+            self.log(error.message)
 
     def _announced(self, epoch: int, opens: str, within: float) -> bool:
         """Whether the next side has the announcement; an unreachable next side has told us nothing."""

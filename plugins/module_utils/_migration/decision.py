@@ -20,6 +20,8 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 SIDES = ("source", "target")
+# State of a keeper that reaches the next side.
+REACHES = "reaches"
 
 
 def other(side: str) -> str:
@@ -94,6 +96,30 @@ def acknowledge(connection: Connection, keeper: str, epoch: int, state: str) -> 
         f"INSERT INTO {schema.SCHEMA}.keeper (keeper, epoch, state) VALUES (%s, %s, %s) ON CONFLICT (keeper, epoch, state) DO UPDATE SET at = now()",
         (keeper, epoch, state),
     )
+
+
+def beat(connection: Connection, keeper: str, epoch: int) -> None:
+    """Say on the next side that a keeper reaches it. Nothing rests on its durability, so it waits for no standby."""
+    client.query(
+        connection,
+        "BEGIN; SET LOCAL synchronous_commit = off; "
+        f"INSERT INTO {schema.SCHEMA}.keeper (keeper, epoch, state, at) VALUES (%s, %s, '{REACHES}', clock_timestamp()) "
+        "ON CONFLICT (keeper, epoch, state) DO UPDATE SET at = excluded.at; COMMIT",
+        (keeper, epoch),
+    )
+
+
+def call_keepers(here: Connection, epoch: int) -> None:
+    """Wake the dead men on the side that is left: each tells the next side that it reaches it."""
+    client.query(here, "SELECT pg_notify(%s, %s)", (schema.CHANNEL, f"look {epoch}"))
+
+
+def read_reaching(connection: Connection, epoch: int, since: str) -> set[str]:
+    """Keepers that have reached this side after a moment of its own clock."""
+    rows = client.query(
+        connection, f"SELECT keeper FROM {schema.SCHEMA}.keeper WHERE epoch = %s AND state = '{REACHES}' AND at > %s::timestamptz", (epoch, since)
+    )
+    return {row["keeper"] for row in rows}
 
 
 def read_acknowledged(connection: Connection, epoch: int, state: str) -> set[str]:

@@ -179,6 +179,7 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
     decision.read_acknowledged(sessions.control, attempt.epoch, "armed")
     decision.is_announced(sessions.ahead, attempt.epoch, attempt.serves)
     decision.acknowledge(sessions.ahead, MOVER, attempt.epoch, "warm")
+    decision.read_reaching(sessions.ahead, attempt.epoch, "now")
     read_durability(sessions.ahead)
     if watch.large_objects is not None:
         client.query(sessions.canceller, LARGE_OBJECTS_STATE)
@@ -204,7 +205,7 @@ def carry_over_link(attempt: Attempt, sessions: Sessions, watch: Watch, steps: S
     steps.run("last look", lambda: last_look(sessions, watch))
     steps.run("sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
     steps.run("arrival", lambda: _await_marker(attempt, sessions, marker, deadline))
-    ahead_lsn = steps.run("barrier", lambda: barrier(attempt, sessions.ahead, watch.timeline, "barrier"))
+    ahead_lsn = steps.run("barrier", lambda: barrier_for_all(attempt, sessions, watch, deadline))
     if large_objects is not None:
         steps.run("large objects", lambda: _compare_large_objects(large_objects.result(), watch))
     return str(ahead_lsn)
@@ -295,6 +296,25 @@ def barrier(attempt: Attempt, ahead: Connection, timeline: int, state: str) -> s
     if attempt.needs_sync_standby and not now["sync_standbys"]:
         raise GateError(f"The {attempt.serves} has no synchronous standby: wait until its cluster is whole.")
     return str(now["lsn"])
+
+
+def barrier_for_all(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float) -> str:
+    """The barrier, and meanwhile the last look at every pooler's own way to the next side: decided for a side that a pooler does not reach, its clients
+    would wait for the network.
+
+    :returns: the position after it
+    :raises GateError: as :func:`barrier`, or a pooler's dead man did not reach the next side in time
+    """
+    since = client.query_value(sessions.ahead, "SELECT clock_timestamp()::text")
+    decision.call_keepers(sessions.control, attempt.epoch)
+    lsn = barrier(attempt, sessions.ahead, watch.timeline, "barrier")
+    # The fence ends by itself when we say nothing on its session for that long.
+    bound = min(deadline - margin(attempt), time.monotonic() + 0.8 * attempt.silence_seconds)
+    while missing := set(sessions.pausers) - decision.read_reaching(sessions.ahead, attempt.epoch, since):
+        if time.monotonic() > bound:
+            raise GateError(f"{', '.join(sorted(missing))} did not reach the {attempt.serves}: look at the network, and at the unit pg-ha-dead-man there.")
+        time.sleep(0.001)
+    return lsn
 
 
 def read_durability(connection: Connection) -> dict[str, t.Any]:

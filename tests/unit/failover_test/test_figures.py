@@ -10,7 +10,7 @@ import typing as t
 
 import pytest
 import yaml
-from ansible_collections.freight.pg_ha.plugins.module_utils._report.figures import scenarios
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report.figures import scenarios
 
 from tests.evidence import made_by, problems
 from tests.failover import figures

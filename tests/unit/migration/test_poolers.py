@@ -134,6 +134,19 @@ def test_a_pooler_cut_off_from_the_mover_is_flipped_by_its_own_dead_man(poolers,
         case.again()
 
 
+@pytest.mark.parametrize("moment", ["after pause", "after marker", "before barrier"])
+def test_clients_are_not_moved_to_a_side_that_a_pooler_has_lost(poolers, moment):
+    with moving(poolers) as case:
+        case.start(moment)
+        case.cut_off.cut(case.opened)
+        case.mover.go_on()
+        for name in poolers.hosts:
+            poolers.wait_for_writes(name, case.left, case.began, BOUND_SECONDS)
+        found = case.mover.end()
+        assert found["error"] == "Undone" and f"lb2 did not reach the {case.opened}" in found["message"], found
+        case.again()
+
+
 def test_a_pooler_cut_off_from_the_side_that_is_left_finds_the_decision_on_the_other(poolers):
     for _way in range(2):
         with moving(poolers) as case:

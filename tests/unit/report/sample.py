@@ -51,6 +51,11 @@ def scenario(name: str, title: str, rto_ms: float, budget_ms: int, *, repeat: in
     }  # fmt: skip
 
 
+def killed(repeat: int, rto_ms: float) -> dict[str, t.Any]:
+    """One of several runs of the same scenario."""
+    return scenario("postmaster_killed", "SIGKILL for the leader's postmaster", rto_ms, 5000, repeat=repeat)
+
+
 TABLES = [
     ("app.shipments", 90_000_000, 0.4, 5.2),
     ("app.events", 30_000_000, 0.5, 2.6),
@@ -74,8 +79,8 @@ EVIDENCE: dict[str, t.Any] = {
     "topology": {
         **times("topology", 60, 150),
         "target": {
-            "kind": "patroni", "members": ["pg1", "pg2", "pg3"], "write_endpoint": {"host": "lb1", "port": 5000}, "read_endpoint": {"host": "lb1",
-            "port": 5001},
+            "kind": "patroni", "members": ["pg1", "pg2", "pg3"], "write_endpoint": {"host": "lb1", "port": 5000},
+            "read_endpoint": {"host": "lb1", "port": 5001},
             "administrator_is_superuser": True, "slots_survive_failover": True,
         },
     },
@@ -101,8 +106,7 @@ EVIDENCE: dict[str, t.Any] = {
         **times("failover", 600, 1500), "serves": "target", "trouble": None,
         "scenarios": [
             scenario("switchover", "Planned switchover behind the poolers", 2510.0, 3000, client_errors=0, client_errors_by_class={}),
-            *(scenario("postmaster_killed", "SIGKILL for the leader's postmaster", rto, 5000, repeat=repeat)
-               for repeat, rto in enumerate((1028.0, 990.0, 1400.0), 1)),
+            *(killed(repeat, rto) for repeat, rto in enumerate((1028.0, 990.0, 1400.0), 1)),
             scenario("leader_off", "The leader's host loses its power", 20746.0, 30000),
             scenario("store_lost", "etcd has no quorum", 77.0, 1000),
         ],
@@ -126,8 +130,8 @@ EVIDENCE: dict[str, t.Any] = {
                 "roles": [{"name": "app", "password": "not_known", "files": ["app/database.env"], "as_declared": False}],
             },
             "target": {
-                "directory": "/pki/routes/move/target", "write_endpoint": {"hosts": ["lb1", "lb2"], "port": 6432}, "read_endpoint": {"hosts": ["lb1"],
-                "port": 5001},
+                "directory": "/pki/routes/move/target", "write_endpoint": {"hosts": ["lb1", "lb2"], "port": 6432},
+                "read_endpoint": {"hosts": ["lb1"], "port": 5001},
                 "roles": [{"name": "app", "password": "written", "files": ["app/ca.crt", "app/database.env"], "as_declared": True}],
             },
         },

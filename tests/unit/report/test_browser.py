@@ -13,7 +13,7 @@ import shutil
 import subprocess
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._report import page
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import page
 
 from tests.unit.report.sample import HOSTS, evidence
 

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import itertools
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._report import charts, figures, junit, page
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import charts, figures, junit, page
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,8 +56,8 @@ def test_a_line_begins_and_ends_at_the_edges() -> None:
 def test_scenarios_are_summed_up_by_name() -> None:
     rows = figures.scenarios(EVIDENCE["failover"]["scenarios"])
     assert [(row["name"], row["runs"], row["passed"], row["worst_ms"], row["median_ms"], row["best_ms"]) for row in rows] == [
-        ("switchover", 1, 1, 2510, 2510, 2510), ("postmaster_killed", 3, 3, 1400, 1028, 990), ("leader_off", 1, 1, 20746, 20746, 20746), ("store_lost", 1,
-        1, 77, 77, 77),
+        ("switchover", 1, 1, 2510, 2510, 2510), ("postmaster_killed", 3, 3, 1400, 1028, 990), ("leader_off", 1, 1, 20746, 20746, 20746),
+        ("store_lost", 1, 1, 77, 77, 77),
     ]  # fmt: skip
     assert rows[1]["worst"]["repeat"] == 3
     assert rows[3]["layers_ms"] == {"server": None, "route": None, "pooler": None, "client": 77}

@@ -14,7 +14,7 @@ import jinja2
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.freight.pg_ha.plugins.filter.report_page import report_page
-from ansible_collections.freight.pg_ha.plugins.module_utils._report import page
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import page
 
 from tests.evidence import problems
 from tests.unit.report.sample import EVIDENCE, HOSTS, TABLES, document, evidence, nothing
@@ -46,13 +46,13 @@ class Reader(html.parser.HTMLParser):
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
         if tag not in self.VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._report import verdict
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import verdict
 
 from tests.unit.report.sample import document, evidence, nothing
 

@@ -32,7 +32,16 @@ def render(migration: str, evidence: verdict.Evidence) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-Case = tuple[str, float | None, tuple[str, str] | None]
+class Case(t.NamedTuple):
+    """A test case.
+
+    :param seconds: how long it took, None where that says nothing
+    :param bad: how it ended when it did not end well, and why
+    """
+
+    name: str
+    seconds: float | None
+    bad: tuple[str, str] | None
 
 
 def _phases(evidence: verdict.Evidence) -> t.Iterator[Case]:
@@ -40,11 +49,11 @@ def _phases(evidence: verdict.Evidence) -> t.Iterator[Case]:
         phase, place = row["phase"], row["place"]
         seconds = None if place is None else place["seconds"]
         if not phase.document:
-            yield phase.name, None, (SKIPPED, "not done yet")
+            yield Case(phase.name, None, (SKIPPED, "not done yet"))
         elif phase.outcome == "done":
-            yield phase.name, seconds, None
+            yield Case(phase.name, seconds, None)
         else:
-            yield phase.name, seconds, (FAILURE, f"{phase.playbook} ended as {phase.outcome}. {phase.document.get('reason', '')}".strip())
+            yield Case(phase.name, seconds, (FAILURE, f"{phase.playbook} ended as {phase.outcome}. {phase.document.get('reason', '')}".strip()))
 
 
 def _promises(evidence: verdict.Evidence) -> t.Iterator[Case]:
@@ -52,9 +61,10 @@ def _promises(evidence: verdict.Evidence) -> t.Iterator[Case]:
     moved = verdict.has_moved(evidence)
     client = evidence["cutover"].get("client") or {}
     for name, words in (("errors", "client errors"), ("lost", "acknowledged writes lost"), ("duplicated", "writes that took effect twice")):
-        yield f"no {words}", None, _zero(client.get(name), words) if moved else (SKIPPED, "the clients were not moved yet")
+        yield Case(f"no {words}", None, _zero(client.get(name), words) if moved else (SKIPPED, "the clients were not moved yet"))
     compared = bool(evidence["parity"]) or moved
-    yield "no parity mismatches", None, _zero(verdict.count(evidence["parity"].get("mismatches")), "mismatches") if compared else (SKIPPED, "not compared yet")
+    mismatches = _zero(verdict.count(evidence["parity"].get("mismatches")), "mismatches")
+    yield Case("no parity mismatches", None, mismatches if compared else (SKIPPED, "not compared yet"))
 
 
 def _zero(value: int | None, words: str) -> tuple[str, str] | None:
@@ -67,22 +77,22 @@ def _failover(evidence: verdict.Evidence) -> t.Iterator[Case]:
     failover = evidence["failover"]
     for row in failover.get("scenarios", []):
         bad = None if row["passed"] else (FAILURE, " ".join(row["reasons"]))
-        yield f"{row['name']} #{row['repeat']}", row["rto_ms"] / 1000, bad
+        yield Case(f"{row['name']} #{row['repeat']}", row["rto_ms"] / 1000, bad)
     if failover.get("trouble"):
-        yield "the test came to its end", None, (ERROR, failover["trouble"])
+        yield Case("the test came to its end", None, (ERROR, failover["trouble"]))
 
 
 def _suite(root: ElementTree.Element, name: str, cases: t.Iterable[Case]) -> None:
     listed = list(cases)
-    kinds = [bad[0] for _name, _seconds, bad in listed if bad is not None]
+    kinds = [case.bad[0] for case in listed if case.bad is not None]
     counts = {"tests": len(listed), "failures": kinds.count(FAILURE), "errors": kinds.count(ERROR), "skipped": kinds.count(SKIPPED)}
     suite = ElementTree.SubElement(root, "testsuite", {"name": name, **{key: str(value) for key, value in counts.items()}})
-    for title, seconds, bad in listed:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": f"freight.pg_ha.{name}", "name": _text(title)})
-        if seconds is not None:
-            case.set("time", f"{seconds:.3f}")
-        if bad is not None:
-            ElementTree.SubElement(case, bad[0], {"message": _text(bad[1])})
+    for case in listed:
+        element = ElementTree.SubElement(suite, "testcase", {"classname": f"freight.pg_ha.{name}", "name": _text(case.name)})
+        if case.seconds is not None:
+            element.set("time", f"{case.seconds:.3f}")
+        if case.bad is not None:
+            ElementTree.SubElement(element, case.bad[0], {"message": _text(case.bad[1])})
 
 
 def _text(value: str) -> str:
