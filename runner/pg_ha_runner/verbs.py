@@ -103,7 +103,8 @@ VERBS = (
     Verb(
         "report",
         "Render the report from the evidence; asks no host.",
-        """Renders report.html, report.md and report.xml in artifacts/<migration>/ from the evidence on this controller.""",
+        """Renders report.html, report.md and report.xml in artifacts/<migration>/ from the evidence on this controller, and for whoever
+        runs the target architecture.md and runbook.md.""",
     ),
 )
 STATUS = Verb("status", "Say where a migration stands, from the journal and the real state.", "")

@@ -79,6 +79,8 @@ def test_the_evidence_says_what_was_done():
     assert "**The target serves the application.** No acknowledged write was lost" in (ARTIFACTS / "report.md").read_text(encoding="utf-8")
     page = (ARTIFACTS / "report.html").read_text(encoding="utf-8")
     assert "Acknowledged writes in each tenth of a second" in page and len(page) < 2_000_000
+    assert "PostgreSQL     pg1  pg2  pg3" in (ARTIFACTS / "architecture.md").read_text(encoding="utf-8")
+    assert "The source follows since the cutover" in (ARTIFACTS / "runbook.md").read_text(encoding="utf-8")
     assert 'failures="0" errors="0"' in (ARTIFACTS / "report.xml").read_text(encoding="utf-8")
 
 
