@@ -12,6 +12,7 @@ import re
 import typing as t
 
 from .._core.errors import UsageError
+from . import prisma
 from .model import Change, Endpoint, Found, Role, Routes
 from .text import encode, encode_path, escape
 
@@ -20,7 +21,7 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600
 # The environment file is written last: a folder that has it is complete.
 ENVIRONMENT, SERVICES, PASSFILE, AUTHORITIES = "database.env", "pg_service.conf", "pgpass", "ca.crt"
 SECRET, EXTERNAL_SECRET = "secret.yml", "external_secret.yml"
-MANAGED = (AUTHORITIES, SERVICES, PASSFILE, SECRET, EXTERNAL_SECRET, ENVIRONMENT)
+MANAGED = (AUTHORITIES, SERVICES, PASSFILE, SECRET, EXTERNAL_SECRET, prisma.FILE, ENVIRONMENT)
 CONNECT_TIMEOUT_SECONDS = 5
 
 # What the External Secrets Operator fills in: Go's urlquery writes a space as +, which libpq reads as a plus sign.
@@ -162,7 +163,8 @@ def files(routes: Routes, role: Role, dump: t.Callable[[t.Any], str]) -> dict[st
         if role.password is not None:
             wanted[PASSFILE] = passfile(routes, role.name, escape(role.password))
         wanted[SECRET] = dump(secret(routes, role))
-    return {**wanted, ENVIRONMENT: environment_file(routes, role)}
+    module = prisma.module_text(routes.write_variable, routes.read_variable)
+    return {**wanted, prisma.FILE: module, ENVIRONMENT: environment_file(routes, role)}
 
 
 def password_state(names: t.Container[str]) -> str:

@@ -62,17 +62,22 @@ def test_each_figure_is_the_measured_one_and_where_there_is_none_the_page_says_h
         assert "Not measured yet: `test_failover.yml` does." in untested and "Measured here" not in untested
 
 
+def way_back(**changed: t.Any) -> dict[str, t.Any]:
+    """What changes where the way back does."""
+    return {"cutover": {"way_back": {"link": "l", "follows": True, "problem": None, "standbys_without": [], **changed}}}
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
         ({}, "nothing written since is lost by going back"),
-        ({"cutover": {"way_back": {"link": "l", "follows": False, "problem": "The slot is lost.", "standbys_without": ["pg3"]}}}, "did not follow after the cutover: The slot is lost."),
-        ({"cutover": {"way_back": {"link": "l", "follows": True, "problem": None, "standbys_without": ["pg3"]}}}, "do not have its slot: `pg3`."),
+        (way_back(follows=False, problem="The slot is lost."), "did not follow after the cutover: The slot is lost."),
+        (way_back(standbys_without=["pg3"]), "do not have its slot: `pg3`."),
         ({"cutover": {"way_back": None}}, "going back loses what was written since"),
         ({"cutover": None}, "The source serves: there is nothing to go back from."),
         (RETIRED, "There is no way back: the source was retired at 2027-01-02 00:00:00."),
     ],
-)  # fmt: skip
+)
 def test_the_way_back_is_told_as_it_is(changed: dict[str, t.Any], says: str) -> None:
     given = {name: {} if value is None else {**EVIDENCE[name], **value} for name, value in changed.items()}
     assert says in render(RUNBOOK, **given)

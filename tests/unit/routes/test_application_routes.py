@@ -128,7 +128,7 @@ def test_without_a_password_none_is_invented(params: dict[str, t.Any]) -> None:
     outcome = run(params, roles=[{"name": USER, "password": None}])
     assert outcome.result["routes"]["roles"][0]["password"] == "not_known"
     assert f"remove {folder(params)}/pgpass" in outcome.result["actions"], "a password that is no longer declared is taken away"
-    assert sorted(path.name for path in folder(params).iterdir()) == ["ca.crt", "database.env", "pg_service.conf", "secret.yml"]
+    assert sorted(path.name for path in folder(params).iterdir()) == ["ca.crt", "database.env", "pg_service.conf", "prisma_client.mjs", "secret.yml"]
     assert "password" not in psycopg2.extensions.parse_dsn(environment(folder(params) / "database.env")["DATABASE_URL"])
     assert "passfile=" in (folder(params) / "pg_service.conf").read_text(), "the passfile is left to the application"
     assert set(secret(params)) == {"DATABASE_URL", "DATABASE_READ_URL", "ca.crt", "pg_service.conf"}
