@@ -22,7 +22,9 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600
 ENVIRONMENT, SERVICES, PASSFILE, AUTHORITIES = "database.env", "pg_service.conf", "pgpass", "ca.crt"
 SECRET, EXTERNAL_SECRET = "secret.yml", "external_secret.yml"
 MANAGED = (AUTHORITIES, SERVICES, PASSFILE, SECRET, EXTERNAL_SECRET, prisma.FILE, ENVIRONMENT)
-CONNECT_TIMEOUT_SECONDS = 5
+# So that a host that is gone is noticed: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-KEEPALIVES-IDLE. A pooler that lets clients
+# wait is there all the same, and confirms what they send.
+TIMING = ("connect_timeout=5", "keepalives_idle=10", "keepalives_interval=5", "keepalives_count=3", "tcp_user_timeout=15000")
 
 # What the External Secrets Operator fills in: Go's urlquery writes a space as +, which libpq reads as a plus sign.
 TEMPLATE_URL = '{{ .password | urlquery | replace "+" "%20" }}'
@@ -34,7 +36,7 @@ _SHOWN = {
     ENVIRONMENT: (re.compile(rf"(\w+='postgresql://[^:@/']*):[^@']*({_TAIL})"), rf"\1:{MASK}\2"),
     PASSFILE: (re.compile(r"((?:(?:[^:\\]|\\.)*:){4}).*"), rf"\1{MASK}"),
     SECRET: (re.compile(r"(  (?!name: |namespace: )[\w.-]+: ).*"), rf"\1'{MASK}'"),
-    SERVICES: (re.compile(r"\[.*\]|(?:host|port|dbname|user|passfile|sslmode|sslrootcert|connect_timeout)=.*"), r"\g<0>"),
+    SERVICES: (re.compile(r"\[.*\]|(?:host|port|dbname|user|passfile|sslmode|sslrootcert|connect_timeout|keepalives_\w+|tcp_user_timeout)=.*"), r"\g<0>"),
 }
 
 
@@ -97,7 +99,7 @@ def service_file(routes: Routes, user: str) -> str:
     for name, endpoint in (("write", routes.write), ("read", routes.read)):
         lines += [f"[{name}]", f"host={','.join(endpoint.hosts)}", f"port={endpoint.port}", f"dbname={routes.database}", f"user={user}"]
         lines += [f"passfile={routes.application_directory}/{PASSFILE}", "sslmode=verify-full", f"sslrootcert={routes.application_directory}/{AUTHORITIES}"]
-        lines += [f"connect_timeout={CONNECT_TIMEOUT_SECONDS}", ""]
+        lines += [*TIMING, ""]
     return "\n".join(lines[:-1]) + "\n"
 
 

@@ -81,6 +81,7 @@ def test_services_hold_no_password_and_the_passfile_has_a_line_per_host(params: 
     run(params)
     services = (folder(params) / "pg_service.conf").read_text()
     assert services.startswith(f"[write]\nhost=lb1,lb2\nport=6432\ndbname=my shop/ü\nuser={USER}\npassfile=/etc/my app/routes/pgpass\nsslmode=verify-full\n")
+    assert services.count("tcp_user_timeout=15000\n") == services.count("connect_timeout=5\n") == 2
     assert "\n[read]\nhost=fd00::1\nport=5001\n" in services and "password=" not in services
     escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
     user = USER.replace(":", "\\:")
