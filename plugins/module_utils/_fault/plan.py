@@ -16,15 +16,35 @@ from dataclasses import dataclass
 
 from .._core.errors import UsageError
 
-KILLED, STOPPED, FROZEN, CUT, FULL = "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full"
-KINDS = (KILLED, STOPPED, FROZEN, CUT, FULL)
-NEEDS = {KILLED: ("unit",), STOPPED: ("unit",), FROZEN: ("unit", "pid_file"), CUT: ("peers",), FULL: ("path",)}
+KILLED, STOPPED, FROZEN, CUT, FULL, SLOTS = "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full", "slots_dropped"
+KINDS = (KILLED, STOPPED, FROZEN, CUT, FULL, SLOTS)
+NEEDS = {KILLED: ("unit",), STOPPED: ("unit",), FROZEN: ("unit", "pid_file"), CUT: ("peers",), FULL: ("path",), SLOTS: ()}
 # What of a unit is hit: its main process, everything in it, or the process that a file names, with its children.
 MAIN, ALL, NAMED = "main", "all", "named"
 TABLE = "pg_ha_fault"
 FILLER = "pg_ha_fault.fill"
-# What a full disk leaves: less than a page.
-LEFT_BYTES = 4096
+# What is left for the end, which goes in page by page: whoever else writes there takes or gives some meanwhile.
+LEFT_BYTES = 32 << 20
+PAGE_BYTES = 4096
+_FILL = "".join(f'while dd if=/dev/zero of="$1" bs={size} count=1 oflag=append conv=notrunc 2>/dev/null; do :; done; ' for size in ("64k", PAGE_BYTES))
+# A standby may connect again between its end and the drop.
+_DROP_SLOTS = """
+DO $$
+DECLARE one record;
+BEGIN
+  FOR one IN SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary LOOP
+    FOR try IN 1..100 LOOP
+      BEGIN
+        PERFORM pg_catalog.pg_terminate_backend(active_pid, 1000) FROM pg_catalog.pg_replication_slots WHERE slot_name = one.slot_name AND active;
+        PERFORM pg_catalog.pg_drop_replication_slot(one.slot_name);
+        EXIT;
+      EXCEPTION WHEN object_in_use THEN
+        IF try = 100 THEN RAISE; END IF;
+      END;
+    END LOOP;
+  END LOOP;
+END $$
+"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +103,11 @@ def plan_fault(params: dict[str, t.Any], pids: t.Sequence[int], free_bytes: int)
         return Fault((("kill", "-STOP", *map(str, pids)),), (("systemctl", "kill", "--kill-whom=all", "--signal=CONT", unit), start))
     if params["kind"] == FULL:
         filler = f"{params['path']}/{FILLER}"
-        return Fault((("fallocate", "--length", str(max(LEFT_BYTES, free_bytes - LEFT_BYTES)), filler),), (("rm", "-f", filler),))
+        length = str(max(PAGE_BYTES, free_bytes - LEFT_BYTES))
+        return Fault((("fallocate", "--length", length, filler), ("sh", "-c", _FILL, "fill", filler)), (("rm", "-f", filler),))
+    if params["kind"] == SLOTS:
+        # Whoever runs the cluster makes them again.
+        return Fault((("runuser", "-u", "postgres", "--", "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", _DROP_SLOTS.strip()),), ())
     return Fault(
         # One transaction: packets are dropped to and from all of them at the same moment.
         (("nft", ruleset(params["peers"], params["direction"])),),

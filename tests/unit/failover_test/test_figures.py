@@ -16,7 +16,7 @@ from tests.evidence import made_by, problems
 from tests.failover import figures
 
 SCENARIOS = sorted((pathlib.Path(__file__).resolve().parents[3] / "roles" / "failover_test" / "files" / "scenarios").glob("*.yml"))
-KINDS = {"switchover", "host_off", "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full"}
+KINDS = {"switchover", "host_off", "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full", "slots_dropped"}
 HITS = {"leader", "synchronous_standby", "standbys", "store_leader", "store_follower", "store_quorum", "proxies", "poolers"}
 
 
@@ -52,12 +52,13 @@ def test_worst_and_median_of_each_scenario() -> None:
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_a_scenario_says_what_the_role_can_do(path: pathlib.Path) -> None:
     scenario = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(scenario) - {"errors_allowed", "hits_hosts"} == {"title", "budget_ms", "stands_seconds", "faults"}
+    assert set(scenario) - {"errors_allowed", "hits_hosts", "fills_disks"} == {"title", "budget_ms", "stands_seconds", "faults"}
     assert 0 < scenario["budget_ms"] <= 30000 and 0 < scenario["stands_seconds"] < 300
     for fault in scenario["faults"]:
         assert fault["kind"] in KINDS and (fault["kind"] == "switchover" or fault["hits"] in HITS)
         assert set(fault.get("from", [])) <= {"everybody", "members", "store"}
-    assert ("host_off" in {fault["kind"] for fault in scenario["faults"]}) == scenario.get("hits_hosts", False)
+    kinds = {fault["kind"] for fault in scenario["faults"]}
+    assert ("host_off" in kinds) == scenario.get("hits_hosts", False) and ("disk_full" in kinds) == scenario.get("fills_disks", False)
 
 
 VERDICT: dict[str, t.Any] = {

@@ -145,8 +145,11 @@ def test_the_named_process_alone_is_killed(world: World, process: pathlib.Path) 
 
 def test_a_full_disk_is_one_of_its_file_system(world: World) -> None:
     world.program("fallocate", "exit 0")
+    world.program("dd", "exit 1")
     world.run(kind="disk_full", path=str(world.folder))
-    length = int(world.said()[-1].split()[2])
+    said = world.said()
+    length = int(next(line for line in said if line.startswith("fallocate")).split()[2])
+    assert [line.split()[2] for line in said if line.startswith("dd")] == [f"of={world.folder}/pg_ha_fault.fill"] * 2
     free = os.statvfs(world.folder)
     assert 0 < length <= free.f_frsize * free.f_blocks and json.loads((world.folder / "run" / "f" / "fault.json").read_text())["path"] == str(world.folder)
     assert world.run(True, state="absent").result["actions"] == [f"rm -f {world.folder}/pg_ha_fault.fill"]
