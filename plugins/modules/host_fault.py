@@ -10,8 +10,8 @@ module: host_fault
 short_description: Break something on a host on purpose, for a failover test, and mend it
 version_added: 0.1.0
 description:
-  - With O(state=present) a process is killed or stands still, a unit stops, packets to and from some addresses are dropped, a disk is full, or standbys lose
-    their slots.
+  - With O(state=present) a process is killed or stands still, a unit stops, packets to and from some addresses are dropped, a disk is full, WAL is
+    written until no more goes in, or standbys lose their slots.
   - With O(state=absent) it is taken away, from whatever state, also when it never happened.
   - Before anything is broken the host is told to take it away by itself after O(cure_after_seconds), so that it does not stay when whoever asked has died.
     What does not survive a boot (a process, a rule of nftables) needs no cure after one.
@@ -41,11 +41,13 @@ options:
       - V(process_frozen) sends SIGSTOP to the process in O(pid_file) and its children, so that they stand still with their connections open.
       - V(network_cut) drops every packet from and to O(peers), at one moment.
       - V(disk_full) fills the file system of O(path).
+      - V(wal_written) has the PostgreSQL server on this host write WAL until it ends, as its superuser C(postgres), over the socket; after V(disk_full) on the
+        disk that holds its WAL. Where it has not ended after a minute the fault did not happen.
       - V(slots_dropped) drops every physical replication slot of the PostgreSQL server on this host, also those in use; as its superuser C(postgres), over the
         socket.
       - Needed with O(state=present); what stands is taken away as what it is.
     type: str
-    choices: [process_killed, unit_stopped, process_frozen, network_cut, disk_full, slots_dropped]
+    choices: [process_killed, unit_stopped, process_frozen, network_cut, disk_full, wal_written, slots_dropped]
   unit:
     description: Unit of systemd that is hit, and started afterwards.
     type: str

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from .._core.errors import UsageError
 
-KILLED, STOPPED, FROZEN, CUT, FULL, SLOTS = "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full", "slots_dropped"
-KINDS = (KILLED, STOPPED, FROZEN, CUT, FULL, SLOTS)
-NEEDS = {KILLED: ("unit",), STOPPED: ("unit",), FROZEN: ("unit", "pid_file"), CUT: ("peers",), FULL: ("path",), SLOTS: ()}
+KILLED, STOPPED, FROZEN, CUT = "process_killed", "unit_stopped", "process_frozen", "network_cut"
+FULL, WAL, SLOTS = "disk_full", "wal_written", "slots_dropped"
+KINDS = (KILLED, STOPPED, FROZEN, CUT, FULL, WAL, SLOTS)
+NEEDS = {KILLED: ("unit",), STOPPED: ("unit",), FROZEN: ("unit", "pid_file"), CUT: ("peers",), FULL: ("path",), WAL: (), SLOTS: ()}
 # What of a unit is hit: its main process, everything in it, or the process that a file names, with its children.
 MAIN, ALL, NAMED = "main", "all", "named"
 TABLE = "pg_ha_fault"
@@ -27,6 +28,15 @@ FILLER = "pg_ha_fault.fill"
 LEFT_BYTES = 32 << 20
 PAGE_BYTES = 4096
 _FILL = "".join(f'while dd if=/dev/zero of="$1" bs={size} count=1 oflag=append conv=notrunc 2>/dev/null; do :; done; ' for size in ("64k", PAGE_BYTES))
+_SUPERUSER = ("runuser", "-u", "postgres", "--")
+WAL_SECONDS = 60
+# Segments that lie ready take some of it on a disk that is full.
+_WRITE_WAL = f"""end=$(($(date +%s) + {WAL_SECONDS}))
+while [ "$(date +%s)" -lt "$end" ]; do
+  psql -X -q -d postgres -c "SELECT pg_logical_emit_message(false, 'pg_ha_fault', repeat('x', 4000000))" >/dev/null 2>&1 || exit 0
+done
+echo "WAL could be written for {WAL_SECONDS} s: the disk that holds it is not full." >&2
+exit 1"""
 # A standby may connect again between its end and the drop.
 _DROP_SLOTS = """
 DO $$
@@ -105,9 +115,11 @@ def plan_fault(params: dict[str, t.Any], pids: t.Sequence[int], free_bytes: int)
         filler = f"{params['path']}/{FILLER}"
         length = str(max(PAGE_BYTES, free_bytes - LEFT_BYTES))
         return Fault((("fallocate", "--length", length, filler), ("sh", "-c", _FILL, "fill", filler)), (("rm", "-f", filler),))
+    if params["kind"] == WAL:
+        return Fault(((*_SUPERUSER, "sh", "-c", _WRITE_WAL),), ())
     if params["kind"] == SLOTS:
         # Whoever runs the cluster makes them again.
-        return Fault((("runuser", "-u", "postgres", "--", "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", _DROP_SLOTS.strip()),), ())
+        return Fault(((*_SUPERUSER, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", _DROP_SLOTS.strip()),), ())
     return Fault(
         # One transaction: packets are dropped to and from all of them at the same moment.
         (("nft", ruleset(params["peers"], params["direction"])),),

@@ -16,7 +16,7 @@ from tests.evidence import made_by, problems
 from tests.failover import figures
 
 SCENARIOS = sorted((pathlib.Path(__file__).resolve().parents[3] / "roles" / "failover_test" / "files" / "scenarios").glob("*.yml"))
-KINDS = {"switchover", "host_off", "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full", "slots_dropped"}
+KINDS = {"switchover", "host_off", "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full", "wal_written", "slots_dropped"}
 HITS = {"leader", "synchronous_standby", "standbys", "store_leader", "store_follower", "store_quorum", "proxies", "poolers"}
 
 

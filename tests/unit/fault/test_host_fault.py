@@ -155,6 +155,43 @@ def test_a_full_disk_is_one_of_its_file_system(world: World) -> None:
     assert world.run(True, state="absent").result["actions"] == [f"rm -f {world.folder}/pg_ha_fault.fill"]
 
 
+def test_a_server_that_takes_all_wal_was_not_hit_and_one_that_ends_was(world: World) -> None:
+    world.program("runuser", 'shift 3; exec "$@"')
+    world.program("psql", "exit 2")
+    world.run(kind="wal_written")
+    assert "pg_logical_emit_message" in "".join(world.said())
+    world.run(state="absent")
+    # Its clock goes a minute with each look.
+    world.program("date", f"echo x >> {world.folder}/looks; expr $(wc -l < {world.folder}/looks) '*' 60")
+    world.program("psql", "exit 0")
+    with pytest.raises(ClientError, match="the disk that holds it is not full"):
+        world.run(kind="wal_written")
+
+
+def test_every_physical_slot_is_dropped_also_one_in_use(world: World, postgresql_server: t.Any) -> None:
+    environment = {**os.environ, "PGHOST": "127.0.0.1", "PGPORT": str(postgresql_server.port), "PGUSER": "postgres"}
+    psql = [str(postgresql_server.bin / "psql"), "-X", "-At", "-d", "postgres", "-c"]
+
+    def ask(statement: str) -> str:
+        return subprocess.run([*psql, statement], env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+    # An address in the environment stands for the socket on which the host's own server listens.
+    exports = "".join(f"export {name}={environment[name]}; " for name in ("PGHOST", "PGPORT", "PGUSER"))
+    world.program("runuser", f'shift 3; {exports}exec "$@"')
+    ask("SELECT pg_create_physical_replication_slot(name, true) FROM (VALUES ('fault_used'), ('fault_idle')) AS slots (name)")
+    ask("SELECT pg_create_logical_replication_slot('fault_logical', 'pgoutput')")
+    receiver = [str(postgresql_server.bin / "pg_receivewal"), "--slot=fault_used", "--directory", str(world.folder)]
+    with subprocess.Popen(receiver, env=environment, stderr=subprocess.DEVNULL) as receiving:
+        try:
+            used = "SELECT active FROM pg_replication_slots WHERE slot_name = 'fault_used'"
+            wait_until(lambda: ask(used), lambda active: active == "t", "The use of the slot", 10, 0.05)
+            world.run(kind="slots_dropped")
+            assert ask("SELECT string_agg(slot_name, ' ') FROM pg_replication_slots WHERE slot_name LIKE 'fault%'") == "fault_logical"
+        finally:
+            receiving.terminate()
+            ask("SELECT pg_drop_replication_slot('fault_logical')")
+
+
 @pytest.mark.parametrize(
     ("params", "words"),
     [
