@@ -33,7 +33,10 @@ WAL_SECONDS = 60
 # Segments that lie ready take some of it on a disk that is full.
 _WRITE_WAL = f"""end=$(($(date +%s) + {WAL_SECONDS}))
 while [ "$(date +%s)" -lt "$end" ]; do
-  psql -X -q -d postgres -c "SELECT pg_logical_emit_message(false, 'pg_ha_fault', repeat('x', 4000000))" >/dev/null 2>&1 || exit 0
+  psql -X -q -d postgres -c "SELECT pg_logical_emit_message(false, 'pg_ha_fault', repeat('x', 4000000))" >/dev/null && continue
+  # 2: psql has lost its session, or found no server. Anything else is no end of the server.
+  if [ $? -eq 2 ]; then exit 0; fi
+  exit 1
 done
 echo "WAL could be written for {WAL_SECONDS} s: the disk that holds it is not full." >&2
 exit 1"""

@@ -168,6 +168,14 @@ def test_a_server_that_takes_all_wal_was_not_hit_and_one_that_ends_was(world: Wo
         world.run(kind="wal_written")
 
 
+@pytest.mark.parametrize("code", [1, 127])
+def test_wal_that_could_not_be_asked_for_is_no_end_of_the_server(world: World, code: int) -> None:
+    world.program("runuser", 'shift 3; exec "$@"')
+    world.program("psql", f"echo 'why not' >&2; exit {code}")
+    with pytest.raises(ClientError, match="why not"):
+        world.run(kind="wal_written")
+
+
 def test_every_physical_slot_is_dropped_also_one_in_use(world: World, postgresql_server: t.Any) -> None:
     environment = {**os.environ, "PGHOST": "127.0.0.1", "PGPORT": str(postgresql_server.port), "PGUSER": "postgres"}
     psql = [str(postgresql_server.bin / "psql"), "-X", "-At", "-d", "postgres", "-c"]
