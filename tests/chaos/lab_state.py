@@ -149,6 +149,14 @@ def heal() -> None:
     for name in ("mover", POOLER):
         faults.mend(name)
     faults.large_disks()
+    wait_until_whole()
+
+
+def wait_until_whole() -> None:
+    """Wait until nothing ails.
+
+    :raises Broken: the lab does not become whole
+    """
     end = time.monotonic() + HEALTH_SECONDS
     while found := ailments():
         if time.monotonic() > end:

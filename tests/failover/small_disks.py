@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 from chaos import lab_state
-from chaos.faults import Broken, on
+from chaos.faults import on
 
 DATA = "/var/lib/postgresql/17/main"
 WAL = f"{DATA}/pg_wal"
 # Holds max_wal_size and some more.
 SIZE = "1600m"
-WHOLE_SECONDS = 120
 _SMALL = f"mv {WAL} {WAL}.disk; install -d -o postgres -g postgres -m 0700 {WAL}; mount -t tmpfs -o size={SIZE},mode=0700 small {WAL}; chown postgres: {WAL}; "
 _SMALL += f"cp -a {WAL}.disk/. {WAL}/; rm -r {WAL}.disk; "
 _LARGE = f"cp -a {WAL} {WAL}.large; umount {WAL}; rmdir {WAL}; mv {WAL}.large {WAL}; "
@@ -24,11 +21,7 @@ def is_small(name: str) -> bool:
 
 def _exchange(name: str, script: str) -> None:
     on(name, "sh", "-ec", f"systemctl stop patroni; {script}systemctl start patroni")
-    end = time.monotonic() + WHOLE_SECONDS
-    while found := lab_state.ailments():
-        if time.monotonic() > end:
-            raise Broken(f"The lab is not whole after {name} was stopped: {'; '.join(found)}.")
-        time.sleep(1)
+    lab_state.wait_until_whole()
 
 
 def make() -> None:

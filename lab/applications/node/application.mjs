@@ -2,7 +2,7 @@
 //   node application.mjs <file for the account>
 import { writeFileSync } from 'node:fs'
 import { PrismaClient } from '@prisma/client'
-import { connect, retried } from './prisma_client.mjs'
+import { codeOf, connect, retried } from './prisma_client.mjs'
 
 const account = process.argv[2]
 const CLIENT = 910001
@@ -22,12 +22,8 @@ class Account {
   again = {}
   failed = {}
 
-  static name(error) {
-    return error.meta?.driverAdapterError?.cause?.originalCode ?? error.code ?? error.message
-  }
-
   count(where, error) {
-    const name = Account.name(error)
+    const name = codeOf(error) || error.message
     where[name] = (where[name] ?? 0) + 1
   }
 

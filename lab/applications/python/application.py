@@ -134,7 +134,7 @@ def look(account: Account) -> None:
 def main() -> None:
     """Run, then write the account."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: going.set())
-    writes, reads, acknowledged = Account(), Account(), [[] for _ in range(WORKERS)]
+    writes, reads, acknowledged = Account(), Account(), [[] for _worker in range(WORKERS)]
     threads = [threading.Thread(target=book, args=(worker, writes, acknowledged[worker])) for worker in range(WORKERS)]
     threads.append(threading.Thread(target=look, args=(reads,)))
     for thread in threads:

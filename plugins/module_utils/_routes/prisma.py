@@ -115,12 +115,20 @@ const PASSING_STATE = /^(?:08...|53300|57P0[1-3]|25006|40001|40P01)$/
 const PASSING_WORDS = /^(?:Connection terminated|Client has encountered a connection error|timeout (?:exceeded|expired)|Query read timeout)/
 
 /**
+ * The SQLSTATE of an error, or Prisma's or Node's own code; "" where it has none.
+ * @param {any} error
+ * @returns {string}
+ */
+export function codeOf(error) {
+  return error?.meta?.driverAdapterError?.cause?.originalCode ?? error?.cause?.originalCode ?? error?.code ?? ''
+}
+
+/**
  * Whether an error says that the database is on its way, so that the same may work a moment later.
  * @param {any} error
  */
 export function isPassing(error) {
-  const state = error?.meta?.driverAdapterError?.cause?.originalCode ?? error?.cause?.originalCode ?? error?.code ?? ''
-  return PASSING_PRISMA.has(error?.code) || PASSING_STATE.test(state) || PASSING_WORDS.test(error?.message ?? '')
+  return PASSING_PRISMA.has(error?.code) || PASSING_STATE.test(codeOf(error)) || PASSING_WORDS.test(error?.message ?? '')
 }
 
 /**

@@ -28,7 +28,14 @@ def render(template: str, migration: str, evidence: verdict.Evidence, hosts: t.M
     """
     environment = jinja2.Environment(autoescape=html, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=html, keep_trailing_newline=True)
     environment.filters.update(
-        duration=duration, size=size, number=number, cell=cell, milliseconds=milliseconds, clock=clock, code=backquoted_html if html else lambda text: text
+        duration=duration,
+        size=size,
+        number=number,
+        cell=cell,
+        milliseconds=milliseconds,
+        clock=clock,
+        listed=listed,
+        code=backquoted_html if html else lambda text: text,
     )
     known = {
         **evidence,
@@ -178,6 +185,11 @@ def clock(moment: str | None) -> str:
 def cell(value: t.Any) -> str:
     """Text for one cell of a Markdown table, on one line and in it."""
     return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ")
+
+
+def listed(names: t.Iterable[str]) -> str:
+    """Names in backquotes, ``none`` without one."""
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def backquoted_html(text: str) -> charts.Markup:

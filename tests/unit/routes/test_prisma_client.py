@@ -55,7 +55,8 @@ def test_the_module_does_in_node_what_it_says(tmp_path: pathlib.Path) -> None:
         "GIVEN_HOSTS": json.dumps([{"host": host, "port": 6432} for host in ("lb1", "lb2")]),
         "GIVEN_LOGIN": json.dumps(login),
     }
-    done = subprocess.run([str(NODE), "--test", TESTS.name], cwd=tmp_path, env={**os.environ, **given}, capture_output=True, text=True, timeout=60, check=False)
+    command = [str(NODE), "--test", "--test-reporter=tap", TESTS.name]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **given}, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
     assert "# fail 0" in done.stdout and "# skipped 0" in done.stdout
 
