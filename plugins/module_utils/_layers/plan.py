@@ -34,7 +34,7 @@ def _back_after(looks: t.Sequence[Look], layer: str, begin: int, end: int) -> fl
     before = max((moment for moment in taken if moment <= begin), default=begin)
     gaps = _gaps([before, *(moment for moment in taken if moment > begin)], end)
     # The last of them before clients were served, since a layer may come and go meanwhile; what let a client through was there, though no look saw it yet.
-    return round((min(gaps[-1], end) - begin) / MILLISECOND, 1) if gaps else None
+    return round((min(gaps[-1], end) - begin) / MILLISECOND, 3) if gaps else None
 
 
 def _gaps(moments: list[int], end: int) -> list[int]:

@@ -36,6 +36,12 @@ def test_a_layer_that_did_not_come_back_has_the_whole_outage() -> None:
     assert plan.split(sorted(looks, key=lambda one: one.begin), 990 * MS, 5990 * MS)[ROUTE] == 5000.0
 
 
+def test_a_layer_is_not_rounded_above_the_outage() -> None:
+    """An outage has microseconds: 1023.46 ms of the whole are not 1023.5 of a layer."""
+    looks = layer(SERVER, 1000, 20_000)
+    assert plan.split(looks, 990 * MS, 2013_460_000)[SERVER] == 1023.46
+
+
 def test_a_layer_that_comes_and_goes_counts_to_the_last_time() -> None:
     looks = [look(SERVER, at, FAILED if 1000 <= at < 2000 or 2500 <= at < 4000 else TAKEN) for at in range(0, 6000, 50)]
     assert plan.split(looks, 990 * MS, 4100 * MS)[SERVER] == 3012.0
