@@ -23,6 +23,8 @@ CHAIN = "PG_HA_CHAOS"
 SMALL = {"/tmp": "1777", "/var/tmp": "1777", "/root/.ansible": "0700", "/root/.ansible_async": "0700"}
 SMALL_SIZE = "128m"
 FILLER = "pg_ha_chaos.fill"
+# What a run up to the moment may need of them; the rest is taken before it, for the section stands still while a fault fills them.
+ROOM_KIB = 16 * 1024
 START_SECONDS = 90
 
 
@@ -192,6 +194,8 @@ def small_disks() -> None:
     large_disks()
     mounts = "; ".join(f"mkdir -p {folder}; mount -t tmpfs -o size={SMALL_SIZE},mode={mode} chaos {folder}" for folder, mode in SMALL.items())
     on("mover", "sh", "-ec", f"mount -o remount,size={SMALL_SIZE} /run; {mounts}")
+    most = f"fallocate -l $(($(df -k --output=avail $folder | tail -n 1) - {ROOM_KIB}))K $folder/{FILLER}.before"
+    on("mover", "sh", "-ec", f"for folder in {' '.join((*SMALL, '/run'))}; do {most}; done")
 
 
 def fill_disks() -> None:
@@ -202,7 +206,7 @@ def fill_disks() -> None:
 
 def free_disks() -> None:
     """There is room again. The file systems stay: who works on them goes on."""
-    on("mover", "sh", "-ec", f"for folder in {' '.join((*SMALL, '/run'))}; do rm -f $folder/{FILLER} $folder/pg_ha_chaos.more; done")
+    on("mover", "sh", "-ec", f"for folder in {' '.join((*SMALL, '/run'))}; do rm -f $folder/{FILLER} $folder/{FILLER}.before $folder/pg_ha_chaos.more; done")
 
 
 def large_disks() -> None:
