@@ -8,12 +8,13 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import _run
 
 from . import clients, judge, lab_state, matrix, moves
-from .faults import FAULTS, Broken, Fault, Scene, docker, on, run_on
+from .faults import FAULTS, Broken, Fault, Scene, docker, on, run_on, until
 from .observer import HOLD_SECONDS
 
 MOMENT_SECONDS = 300
@@ -23,6 +24,8 @@ STANDS_SECONDS = 8
 CALM_SECONDS = 2
 MOVE_SECONDS = 420
 SERVED_SECONDS = 90
+# Until a target that has lost a server has its leader and a synchronous standby again; a move without one is refused.
+WHOLE_SECONDS = 60
 OBSERVER = "pg_ha_observer"
 # What a row says of the two runs, and what clients and prober say. None until it is known.
 SEEN = ("exit", "reason", "hit_after_ms", "served_by", "exit_again", "serves_after")
@@ -146,7 +149,9 @@ class Trial:
             fault.cure()
 
     def _second_run(self) -> None:
-        """The same once more, without a fault."""
+        """The same once more, without a fault: as an operator does, who reads that the target is not whole, once it is."""
+        with suppress(Broken):
+            until("a synchronous standby", WHOLE_SECONDS, lab_state.has_synchronous_standby)
         move = moves.begin(self.case, self.log.with_suffix(".again.log"))
         try:
             self.row["exit_again"] = move.wait(MOVE_SECONDS)
@@ -189,6 +194,8 @@ class Trial:
         decided = lab_state.decided(self.case.leaves)
         new = lab_state.epoch_of(decided) != epoch_before
         state = decided if new or decided == "unknown" else "nothing was begun"
+        if new:
+            self.row["waits_for"] = judge.waits_for(self.case, lab_state.side_decided(decided))
         self.row["state"] = f"exit {'none' if self.row['exit'] is None else self.row['exit']}; {state}"
 
     def _account(self, hit_at: float, served_at: float | None) -> None:

@@ -64,18 +64,21 @@ def two_writers(tries: Iterable[dict[str, Any]], leaves: str) -> list[str]:
     return words
 
 
-def waits_for(case: Case) -> str | None:
+def waits_for(case: Case, decided: str | None = None) -> str | None:
     """What sets the time until clients are served, where that is not the budget: the actor has to come back, because only its side may serve them.
 
     Before the section has looked at the next side for the last time, an actor of that side undoes the section: the side left serves. After it the next
-    side will serve; until that one knows so by itself, it needs the side left too.
+    side will serve; until that one knows so by itself, it needs the side left too. Whatever the moment: a server that is stopped in good order may answer
+    for as long as the section needs, and once it was decided for, only it may serve.
+
+    :param decided: the side that was decided for in the end; None before it is known, or where it could not be read
     """
     actor = ACTOR[case.actor]
     if actor.side is None:
         return None
     when = MOMENTS.index(case.moment)
     needed = when < ANNOUNCED if actor.side == case.leaves else when >= LAST_SEEN
-    return actor.waits_for if needed else None
+    return actor.waits_for if needed or decided == actor.side else None
 
 
 def problems(row: dict[str, Any]) -> list[str]:

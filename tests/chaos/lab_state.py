@@ -69,6 +69,15 @@ def members() -> tuple[str, str]:
     return found[0], standbys[0]
 
 
+def has_synchronous_standby() -> bool:
+    """Whether the target is such that a move is not refused for its sake."""
+    try:
+        members()
+    except Broken:
+        return False
+    return True
+
+
 def serves() -> str:
     """The side that the pooler's link names.
 
@@ -104,6 +113,12 @@ def epoch_of(words: str) -> int:
     """Number of the attempt of which :func:`decided` speaks, 0 without one or when it could not be read."""
     match = re.match(r"epoch (\d+)", words)
     return int(match[1]) if match else 0
+
+
+def side_decided(words: str) -> str | None:
+    """The side of which :func:`decided` says that it serves, None when nothing was decided or could be read."""
+    match = re.search(r": (source|target), decided by ", words)
+    return match[1] if match else None
 
 
 def running() -> set[str]:

@@ -123,6 +123,13 @@ def test_a_section_that_was_killed_is_not_told_to_go_on_and_the_second_run_finis
     assert not (tmp_path / "armed" / "go").exists()
 
 
+def test_the_second_run_begins_when_the_target_is_whole(world, monkeypatch):
+    looks = [False, False, True]
+    monkeypatch.setattr(lab_state, "has_synchronous_standby", lambda: looks.pop(0))
+    _trial, row = world.trial("after fence")
+    assert looks == [] and row["problems"] == [] and row["exit_again"] == 0
+
+
 def test_a_moment_outside_the_section_is_seen_in_the_output(world):
     _trial, row = world.trial("follow")
     assert row["problems"] == [] and "hit" in world.done

@@ -164,3 +164,11 @@ def test_a_session_that_was_ended_is_opened_again(session):
 def test_where_nobody_answers_there_is_no_session(session):
     session.server = "127.0.0.2"
     assert session.attempt()["answer"] == "no session"
+
+
+@pytest.mark.parametrize(
+    ("words", "side"),
+    [("epoch 3 closed: source, decided by lb1", "source"), ("epoch 3 open: nobody yet, decided by -", None), ("unknown", None), ("no attempt", None)],
+)
+def test_the_side_that_was_decided_for(words, side):
+    assert lab_state.side_decided(words) == side

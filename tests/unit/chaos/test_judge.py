@@ -90,6 +90,13 @@ def test_only_a_side_that_has_to_serve_excuses_more_than_the_budget(direction, m
     assert bool(judge.waits_for(Case(direction, moment, actor))) is waits
 
 
+def test_a_server_that_was_decided_for_while_it_stopped_is_waited_for():
+    case = Case(ROLL_BACK, "after arm", "source-stopped")
+    assert judge.waits_for(case, "source") == "the source server is started again"
+    assert judge.waits_for(case, "target") is judge.waits_for(case) is None
+    assert judge.waits_for(Case(ROLL_BACK, "after arm", "mover"), "source") is None
+
+
 GOOD = {
     "trouble": [],
     "lost": 0,
