@@ -126,7 +126,7 @@ def test_a_section_that_was_killed_is_not_told_to_go_on_and_the_second_run_finis
 def test_the_second_run_begins_when_the_target_is_whole(world, monkeypatch):
     looks = [False, False, True]
     monkeypatch.setattr(lab_state, "has_synchronous_standby", lambda: looks.pop(0))
-    _trial, row = world.trial("after fence")
+    _trial, row = world.trial("after arm")
     assert looks == [] and row["problems"] == [] and row["exit_again"] == 0
 
 
