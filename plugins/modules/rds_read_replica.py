@@ -1,0 +1,156 @@
+#!/usr/bin/python
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rds_read_replica
+short_description: Keep a read replica of an instance of Amazon RDS, or promote it
+description:
+  - Makes a read replica of an instance and waits until it is available, promotes it to an instance of its own, or deletes it.
+  - A replica follows asynchronously. It is for reads and for another region, and no replacement for Multi-AZ; a promotion loses what has not arrived.
+  - M(freight.pg_ha.rds_instance) changes an existing replica's settings, M(freight.pg_ha.rds_instance_info) reads them.
+version_added: 0.1.0
+author: the freight.pg_ha authors (@freight)
+extends_documentation_fragment:
+  - freight.pg_ha.aws
+  - freight.pg_ha.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+options:
+  identifier:
+    description: Name of the replica.
+    type: str
+    required: true
+  state:
+    description:
+      - Whether there shall be a replica, V(present), or V(absent).
+      - V(promoted) has it be an instance of its own, which nothing makes a replica again.
+    type: str
+    choices: [present, promoted, absent]
+    default: present
+  source:
+    description: Name of the instance that it follows, or its ARN where that is in another region; needed to make one.
+    type: str
+  instance_class:
+    description: Class of its machine; by default that of its source.
+    type: str
+  zone:
+    description: Zone that it is made in; by default the service chooses.
+    type: str
+  multi_az:
+    description: Whether the replica has a standby of its own.
+    type: bool
+    default: false
+  parameter_group:
+    description: Parameter group; by default that of its source.
+    type: str
+  backup_retention_days:
+    description: With V(promoted), the days for which backups of it are kept from then on.
+    type: int
+  tags:
+    description: Tags of a replica that is made.
+    type: dict
+    default: {}
+  wait_timeout_seconds:
+    description: How long to wait for it.
+    type: int
+    default: 3600
+"""
+
+EXAMPLES = r"""
+- name: Keep a replica for reports
+  freight.pg_ha.rds_read_replica:
+    identifier: freight-reports
+    source: freight
+    instance_class: db.m7g.large
+"""
+
+RETURN = r"""
+instance:
+  description: As M(freight.pg_ha.rds_instance) returns it. In check mode as it stands, V(null) where there is none.
+  returned: success
+  type: dict
+actions:
+  description: One line for what was done, or would be.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds import replica_plan, waits
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import Described, public
+
+_METHODS = {
+    "CreateDBInstanceReadReplica": "create_db_instance_read_replica",
+    "PromoteReadReplica": "promote_read_replica",
+    "DeleteDBInstance": "delete_db_instance",
+}
+
+
+def shown(instance: Described | None) -> dict[str, t.Any]:
+    """What a diff shows."""
+    return {} if instance is None else {"replica_of": instance.get("ReadReplicaSourceDBInstanceIdentifier"), "instance_class": instance.get("DBInstanceClass")}
+
+
+def run(client: rds.RdsClient, params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK) -> Outcome:
+    """Read, refuse or plan, do, wait."""
+    name, timeout = params["identifier"], params["wait_timeout_seconds"]
+    current = client.read_instance(name)
+    source = client.read_instance(params["source"]) if current is None and params["source"] and ":" not in params["source"] else None
+    operation, request, words = replica_plan.plan_replica(params, current, source)
+    if operation is None:
+        return Outcome.of(shown(current), shown(current), [], instance=None if current is None else public(current))
+    after = replica_plan.predict(params, shown(current), source)
+    if check_mode:
+        return Outcome.of(shown(current), after, [Action(words)], instance=None if current is None else public(current))
+    if current is not None and params["state"] == "promoted":
+        waits.until_settled(client, name, timeout, clock)
+    client.write(operation, _METHODS[operation], request)
+    if params["state"] == "absent":
+        waits.until_gone(client, name, timeout, clock)
+        return Outcome.of(shown(current), after, [Action(words)], instance=None)
+    found = waits.until_settled(client, name, timeout, clock, promoted=params["state"] == "promoted")
+    return Outcome.of(shown(current), after, [Action(words)], instance=public(found))
+
+
+def argument_spec() -> dict[str, t.Any]:
+    """The module's options."""
+    return {
+        **rds.aws_argument_spec(),
+        "identifier": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["present", "promoted", "absent"], "default": "present"},
+        "source": {"type": "str"},
+        "instance_class": {"type": "str"},
+        "zone": {"type": "str"},
+        "multi_az": {"type": "bool", "default": False},
+        "parameter_group": {"type": "str"},
+        "backup_retention_days": {"type": "int"},
+        "tags": {"type": "dict", "default": {}},
+        "wait_timeout_seconds": {"type": "int", "default": 3600},
+    }
+
+
+def main() -> None:
+    """Wire the options to run()."""
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    if not rds.HAS_BOTO3:
+        module.fail_json(msg=missing_required_lib("boto3"), exception=rds.BOTO3_IMPORT_ERROR)
+    finish(module, lambda: run(rds.RdsClient.open(module.params, read_only=module.check_mode), module.params, module.check_mode))
+
+
+if __name__ == "__main__":
+    main()
