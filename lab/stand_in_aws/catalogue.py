@@ -18,6 +18,8 @@ CLASSES = {
     "db.r6g.large": (16, True), "db.r7g.large": (16, True), "db.r7g.xlarge": (32, True), "db.x2g.large": (32, False),
 }  # fmt: skip
 ZONES = ("a", "b", "c")
+# gp3 storage below this has one performance, which no request names and every description shows.
+GP3_FIXED_GIB, GP3_IOPS, GP3_THROUGHPUT = 400, 3000, 125
 STORAGE = {
     "gp2": {"MinStorageSize": 20, "MaxStorageSize": 65536},
     "gp3": {

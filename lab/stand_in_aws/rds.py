@@ -138,6 +138,8 @@ def create_db_instance(original: Callable[[RDSResponse], ActionResult], response
     instance.dbi_resource_id = f"db-{uuid.uuid4().hex[:26].upper()}"
     instance.performance_insights_enabled = False
     keep_insights(instance, params)
+    if instance.storage_type == "gp3":
+        instance.iops, instance.storage_throughput = instance.iops or catalogue.GP3_IOPS, instance.storage_throughput or catalogue.GP3_THROUGHPUT
     instance.status = "creating"
 
     def finish() -> None:

@@ -50,6 +50,8 @@ def _storage(kind: str, request: Request) -> Refusal:
         return VALUE, f"Invalid storage type: {kind}"
     if size is not None and not bounds["MinStorageSize"] <= size <= bounds["MaxStorageSize"]:
         return VALUE, f"Invalid storage size for engine name postgres and storage type {kind}: {size}"
+    if kind == "gp3" and (size or 0) < catalogue.GP3_FIXED_GIB and (request.get("Iops") or request.get("StorageThroughput")):
+        return COMBINATION, f"You can't specify IOPS or storage throughput for engine postgres and a storage size less than {catalogue.GP3_FIXED_GIB}."
     return None
 
 
@@ -63,6 +65,9 @@ def modify_instance(request: Request, instance: Any, families: Mapping[str, str]
         return STATE, f"Instance {instance.db_instance_identifier} is {instance.status}"
     if request.get("AllocatedStorage") is not None and request["AllocatedStorage"] < instance.allocated_storage:
         return COMBINATION, "Allocated storage cannot be reduced"
+    size = request.get("AllocatedStorage") or instance.allocated_storage
+    if instance.storage_type == "gp3" and size < catalogue.GP3_FIXED_GIB and (request.get("Iops") or request.get("StorageThroughput")):
+        return COMBINATION, f"You can't specify IOPS or storage throughput for engine postgres and a storage size less than {catalogue.GP3_FIXED_GIB}."
     if request.get("DBInstanceClass") is not None and request["DBInstanceClass"] not in catalogue.CLASSES:
         return VALUE, f"Invalid DB Instance class: {request['DBInstanceClass']}"
     if request.get("MonitoringInterval") and not (request.get("MonitoringRoleArn") or instance.monitoring_role_arn):

@@ -10,7 +10,7 @@ import re
 import typing as t
 
 from .._core.problems import Problem
-from .instance_plan import NOW, Change, Wanted, interruption
+from .instance_plan import GP3_FIXED_GIB, NOW, Change, Wanted, interruption
 from .model import SETTING, Described, Offer, choose_version, version_key
 
 # CreateDBInstance, DBInstanceIdentifier: 1 to 63 letters, digits and hyphens, a letter first, no hyphen at the end and no two in a row.
@@ -145,6 +145,7 @@ def _together(wanted: Wanted, offer: Offer) -> list[Problem]:
         )
     if wanted.get("storage_type") in STORAGE_NEEDS and not wanted.get("iops"):
         found.append(Problem("missing", "iops", f"storage of type {wanted['storage_type']} needs iops", "give it"))
+    found += _fixed(wanted, wanted["allocated_storage_gib"])
     if wanted.get("max_allocated_storage_gib") and wanted["max_allocated_storage_gib"] <= wanted["allocated_storage_gib"]:
         found.append(
             Problem(
@@ -154,6 +155,14 @@ def _together(wanted: Wanted, offer: Offer) -> list[Problem]:
     if str(wanted.get("kms_key_id", "")).startswith("alias/"):
         found.append(Problem("value", "kms_key_id", "kms_key_id is an alias, which may lead elsewhere tomorrow", "give the key's ARN or id"))
     return found + _family(str(choose_version(offer.versions, str(wanted["engine_version"])) or ""), wanted.get("parameter_group"), offer)
+
+
+def _fixed(wanted: Wanted, size_gib: int) -> list[Problem]:
+    """Small gp3 storage has one performance."""
+    if wanted.get("storage_type") != "gp3" or size_gib >= GP3_FIXED_GIB:
+        return []
+    words = f"gp3 storage below {GP3_FIXED_GIB} GiB has 3000 IOPS and 125 MiB/s, and the service takes no numbers for it"
+    return [Problem("value", name, words, f"omit {name}") for name in ("iops", "storage_throughput_mibps") if wanted.get(name) is not None]
 
 
 def _family(version: str, group: str | None, offer: Offer) -> list[Problem]:

@@ -34,6 +34,7 @@ class Service:
         self.url = url
         self.slept = 0.0
         self.requests: list[str] = []
+        self.sent: dict[str, t.Any] = {}
 
     def client(self, name: str) -> t.Any:
         """A client of boto3's own."""
@@ -47,6 +48,7 @@ class Service:
         def noted(operation: str, method: str, request: t.Any) -> dict[str, t.Any]:
             answer = write(operation, method, request)
             self.requests.append(operation)
+            self.sent[operation] = request
             return answer
 
         client.write = noted  # type: ignore[method-assign]
@@ -122,8 +124,6 @@ def options_of_an_instance(network: dict[str, str]) -> dict[str, t.Any]:
         "allocated_storage_gib": 100,
         "max_allocated_storage_gib": 500,
         "storage_type": "gp3",
-        "iops": 3000,
-        "storage_throughput_mibps": 125,
         "admin_user": "administrator",
         "database": "freight",
         "subnet_group": network["subnet_group"],

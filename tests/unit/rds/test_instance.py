@@ -94,6 +94,14 @@ def test_what_need_not_wait_is_so_at_once(aws: Service, options: Options, name: 
     assert not aws.run("rds_instance", **{**options, name: value}).changed
 
 
+@pytest.mark.parametrize(("size", "sent"), [(300, {"AllocatedStorage": 300}), (600, {"AllocatedStorage": 600, "Iops": 3000})])
+def test_storage_grows_with_its_operations_named_where_the_service_wants_them(aws: Service, options: Options, size: int, sent: Options) -> None:
+    aws.run("rds_instance", **{**options, "max_allocated_storage_gib": 1000})
+    grown = aws.run("rds_instance", **{**options, "allocated_storage_gib": size, "max_allocated_storage_gib": 1000, "apply": "now"})
+    assert grown.result["instance"]["allocated_storage_gib"] == size and aws.sent["ModifyDBInstance"].items() >= sent.items()
+    assert ("Iops" in aws.sent["ModifyDBInstance"]) == ("Iops" in sent)
+
+
 def test_tags_are_all_that_there_shall_be(aws: Service, options: Options) -> None:
     aws.run("rds_instance", **options)
     changed = aws.run("rds_instance", **{**options, "tags": {"owner": "dba", "number": 1}})
@@ -105,7 +113,7 @@ def test_tags_are_all_that_there_shall_be(aws: Service, options: Options) -> Non
 def test_what_the_service_did_by_itself_is_not_taken_back(aws: Service, options: Options) -> None:
     """A newer minor version, and storage that has grown."""
     aws.run("rds_instance", **{**options, "engine_version": "17.5"})
-    aws.client("rds").modify_db_instance(DBInstanceIdentifier="freight", AllocatedStorage=300, Iops=3000, EngineVersion="17.7", ApplyImmediately=True)
+    aws.client("rds").modify_db_instance(DBInstanceIdentifier="freight", AllocatedStorage=300, EngineVersion="17.7", ApplyImmediately=True)
     assert not aws.run("rds_instance", **{**options, "engine_version": "17.5"}).changed
 
 
@@ -118,8 +126,9 @@ def test_what_the_service_did_by_itself_is_not_taken_back(aws: Service, options:
         ({"subnet_group": "one"}, f"subnet group one has subnets in {REGION}a only, and Multi-AZ needs two zones"),
         ({"subnet_group": "none"}, "subnet group none has subnets in no zone only"),
         ({"allocated_storage_gib": 5}, "allocated_storage_gib 5 is not within 20 and 65536"),
-        ({"iops": 100}, "iops 100 is not within 3000 and 64000"),
-        ({"storage_type": "io1", "iops": None}, "storage of type io1 needs iops"),
+        ({"iops": 100, "allocated_storage_gib": 400}, "iops 100 is not within 3000 and 64000"),
+        ({"iops": 3000}, "gp3 storage below 400 GiB has 3000 IOPS and 125 MiB/s, and the service takes no numbers for it: omit iops"),
+        ({"storage_type": "io1"}, "storage of type io1 needs iops"),
         ({"max_allocated_storage_gib": 100}, "max_allocated_storage_gib is not above allocated_storage_gib"),
         ({"monitoring_interval_seconds": 60}, "monitoring_interval_seconds needs a role"),
         ({"kms_key_id": "alias/freight"}, "kms_key_id is an alias"),
