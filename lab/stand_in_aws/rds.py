@@ -161,6 +161,8 @@ def modify_db_instance(original: Callable[[RDSResponse], ActionResult], response
         if value is not None:
             if value != (instance._db_subnet_group_name if parameter == "DBSubnetGroupName" else getattr(instance, attribute)):
                 instance.pending_modified_values[shown] = value
+            else:
+                instance.pending_modified_values.pop(shown, None)
             del params[parameter]
     params.pop("AllowMajorVersionUpgrade", None)
     keep_insights(instance, params)

@@ -150,6 +150,10 @@ options:
     type: str
     choices: [now, window]
     default: window
+  reboot_when_due:
+    description: Reboot the instance where parameters of its group wait for that; needs O(allow_interruption).
+    type: bool
+    default: false
   allow_interruption:
     description: Consent to a change that interrupts clients, now or in the window. Without it such a change is refused, and the message names it.
     type: bool
@@ -283,7 +287,11 @@ def carry_out(
         client.keep_tags(current["DBInstanceArn"], plan.add_tags, plan.remove_tags)
     if not plan.actions:
         return current
-    return waits.until_settled(client, wanted["identifier"], wanted["wait_timeout_seconds"], clock, asked=plan.modify)
+    after = waits.until_settled(client, wanted["identifier"], wanted["wait_timeout_seconds"], clock, asked=plan.modify)
+    if not plan.reboot:
+        return after
+    client.write("RebootDBInstance", "reboot_db_instance", {"DBInstanceIdentifier": wanted["identifier"]})
+    return waits.until_settled(client, wanted["identifier"], wanted["wait_timeout_seconds"], clock, also=waits.parameters)
 
 
 def remove(client: rds.RdsClient, wanted: t.Mapping[str, t.Any], current: Described | None, check_mode: bool, clock: Clock) -> Outcome:
@@ -335,6 +343,7 @@ def argument_spec() -> dict[str, t.Any]:
         "apply": {"type": "str", "choices": ["now", "window"], "default": "window"},
         "allow_interruption": {"type": "bool", "default": False},
         "allow_major_upgrade": {"type": "bool", "default": False},
+        "reboot_when_due": {"type": "bool", "default": False},
         "skip_final_snapshot": {"type": "bool", "default": False},
         "wait_timeout_seconds": {"type": "int", "default": 3600},
     }

@@ -123,7 +123,7 @@ def run(client: rds.RdsClient, params: dict[str, t.Any], check_mode: bool, clock
     if params["state"] == "absent":
         waits.until_gone(client, name, timeout, clock)
         return Outcome.of(shown(current), after, [Action(words)], instance=None)
-    found = waits.until_settled(client, name, timeout, clock, promoted=params["state"] == "promoted")
+    found = waits.until_settled(client, name, timeout, clock, also=waits.promotion if params["state"] == "promoted" else waits.nothing_more)
     return Outcome.of(shown(current), after, [Action(words)], instance=public(found))
 
 

@@ -177,6 +177,7 @@ class World:
             "pg_ha_patroni": {f"pg{number}": {"pg_ha_address": f"127.0.1.2{number}"} for number in (1, 2, 3)},
             "pg_ha_haproxy": dict(balancer),
             "pg_ha_pgbouncer": dict(balancer),
+            "pg_ha_rds": {},
         }
 
     def write_inventory(self, variables: dict[str, t.Any] | None = None, groups: dict[str, dict[str, dict[str, t.Any]]] | None = None) -> None:

@@ -10,6 +10,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 PREFIX = "pg_ha_"
+PATRONI, RDS = "pg_ha_patroni", "pg_ha_rds"
 PHASES = ("assess", "provision", "replicate", "verify", "test_failover", "cut_over", "roll_back")
 
 
@@ -20,6 +21,7 @@ class Key:
     :param name: ``pg_ha_...``
     :param type: one of the checks of plan.py
     :param required: there is no default
+    :param target: required only where that group of a target has a host
     :param least: with type seconds or MiB, the smallest value that can work
     :param most: with type seconds or MiB, the largest one
     :param why: with type seconds or MiB, the reason for the bounds
@@ -29,6 +31,7 @@ class Key:
     name: str
     type: str = "text"
     required: bool = False
+    target: str = ""
     least: float = 0
     most: float = 0
     why: str = ""
@@ -49,7 +52,7 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_source_admin_password", "secret", required=True),
         Key("pg_ha_source_ca_file", "ca_file", required=True),
         Key("pg_ha_target_admin_user", required=True),
-        Key("pg_ha_target_admin_password", "secret", required=True),
+        Key("pg_ha_target_admin_password", "secret", required=True, target=PATRONI),
         Key("pg_ha_link_user"),
         Key("pg_ha_link_password", "secret", required=True),
         Key("pg_ha_dead_man_user"),
@@ -69,12 +72,12 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_cluster"),
         Key("pg_ha_leader"),
         Key("pg_ha_target_write_host", "host"),
-        Key("pg_ha_etcd_root_password", "secret", required=True),
-        Key("pg_ha_etcd_patroni_password", "secret", required=True),
-        Key("pg_ha_patroni_replication_password", "secret", required=True),
-        Key("pg_ha_patroni_rewind_password", "secret", required=True),
-        Key("pg_ha_patroni_restapi_password", "secret", required=True),
-        Key("pg_ha_allowed_networks", "networks", required=True),
+        Key("pg_ha_etcd_root_password", "secret", required=True, target=PATRONI),
+        Key("pg_ha_etcd_patroni_password", "secret", required=True, target=PATRONI),
+        Key("pg_ha_patroni_replication_password", "secret", required=True, target=PATRONI),
+        Key("pg_ha_patroni_rewind_password", "secret", required=True, target=PATRONI),
+        Key("pg_ha_patroni_restapi_password", "secret", required=True, target=PATRONI),
+        Key("pg_ha_allowed_networks", "networks", required=True, target=PATRONI),
         Key("pg_ha_cutover_approved", "boolean"),
         Key("pg_ha_way_back", "boolean"),
         Key("pg_ha_failover_approved", "boolean"),
@@ -123,6 +126,9 @@ class Group:
     :param odd: an even number is refused
     :param why: the reason for the bounds
     :param target: its hosts are a target
+    :param part_of: it is a part of that target, and may be empty with another one
+    :param machines: its hosts are machines, with an address each
+    :param ready: the phases can move to that target
     """
 
     name: str
@@ -131,15 +137,19 @@ class Group:
     most: int | None = None
     odd: bool = False
     target: bool = False
+    part_of: str = ""
+    machines: bool = True
+    ready: bool = True
 
 
 GROUPS: dict[str, Group] = {
     group.name: group
     for group in (
         Group("pg_ha_mover", 1, "copy, comparison and cutover run there", most=1),
-        Group("pg_ha_etcd", 3, "a majority must outlive the loss of one", odd=True),
-        Group("pg_ha_patroni", 3, "a synchronous standby must be left when one is lost", target=True),
-        Group("pg_ha_haproxy", 1, "poolers reach the target's leader through it"),
+        Group("pg_ha_etcd", 3, "a majority must outlive the loss of one", odd=True, part_of=PATRONI),
+        Group(PATRONI, 3, "a synchronous standby must be left when one is lost", target=True),
+        Group("pg_ha_haproxy", 1, "poolers reach the target's leader through it", part_of=PATRONI),
+        Group(RDS, 1, "it stands for the instance of Amazon RDS and needs no machine", most=1, target=True, machines=False, ready=False),
         Group("pg_ha_pgbouncer", 1, "clients are held and moved there"),
     )
 }

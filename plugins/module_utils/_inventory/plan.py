@@ -12,7 +12,7 @@ import re
 import typing as t
 
 from .._core.problems import Problem
-from .model import EVIDENCE_KEYS, FACTS, GROUPS, KEYS, PREFIX, ROLE_KEYS, Group, Host, Inventory, Key, Secret
+from .model import EVIDENCE_KEYS, FACTS, GROUPS, KEYS, PATRONI, PREFIX, ROLE_KEYS, Group, Host, Inventory, Key, Secret
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 Fault = tuple[str, str]
@@ -85,7 +85,7 @@ def missing_keys(inventory: Inventory, evidence_only: bool) -> t.Iterator[Proble
     """Keys without a default that are not given, or only for some hosts."""
     hosts = everybody(inventory)
     for key in KEYS.values():
-        if not key.required or (evidence_only and key.name not in EVIDENCE_KEYS):
+        if not key.required or (evidence_only and key.name not in EVIDENCE_KEYS) or not is_concerned(inventory, key.target):
             continue
         without = [host.name for host in hosts if key.name not in host.values and key.name not in host.broken]
         if not without:
@@ -314,6 +314,12 @@ def same_roles(inventory: Inventory) -> t.Iterator[Problem]:
 # --- groups and hosts ------------------------------------------------------------------------------------------------------------
 
 
+def is_concerned(inventory: Inventory, target: str) -> bool:
+    """Whether what belongs to a target counts: it is the one that there is, or none is named, where any may be meant."""
+    chosen = [group.name for group in GROUPS.values() if group.target and inventory.groups.get(group.name)]
+    return not target or not chosen or target in chosen
+
+
 def unknown_groups(inventory: Inventory) -> t.Iterator[Problem]:
     """Groups that no playbook uses, and a target that there is not."""
     targets = [group.name for group in GROUPS.values() if group.target]
@@ -321,10 +327,15 @@ def unknown_groups(inventory: Inventory) -> t.Iterator[Problem]:
         near = meant(name, GROUPS)
         remedy = f"write {near}" if near else f"remove it; groups of targets are: {', '.join(targets)}"
         yield Problem("unknown_target", name, f"Group {name} is no part and no target that this version knows", remedy)
-    if not any(inventory.groups.get(name) for name in targets):
-        yield Problem(
-            "unknown_target", targets[0], "There is no target, because no group of one has a host", f"put the target's hosts into {', '.join(targets)}"
-        )
+    chosen = [name for name in targets if inventory.groups.get(name)]
+    if not chosen:
+        yield Problem("unknown_target", targets[0], "There is no target, because no group of one has a host", f"put the target into {' or '.join(targets)}")
+    for name in chosen:
+        if not GROUPS[name].ready:
+            message = f"Group {name} holds a target that this version can provision but not move to"
+            yield Problem("unknown_target", name, message, f"run its role alone, or put the target into {PATRONI}")
+    if len(chosen) > 1:
+        yield Problem("unknown_target", chosen[1], f"Groups {' and '.join(chosen)} are two targets", "leave hosts in one of them")
 
 
 def group_problems(inventory: Inventory, names: t.Sequence[str]) -> t.Iterator[Problem]:
@@ -340,7 +351,7 @@ def group_problems(inventory: Inventory, names: t.Sequence[str]) -> t.Iterator[P
 def size_problems(inventory: Inventory, group: Group) -> t.Iterator[Problem]:
     """A group's number of hosts. That a target's group is empty is said elsewhere."""
     size = len(inventory.groups[group.name])
-    if group.target and not size:
+    if not size and (group.target or not is_concerned(inventory, group.part_of)):
         return
     if group.name == "pg_ha_haproxy" and not size and value_of(inventory, "pg_ha_target_write_host") is not None:
         return
@@ -359,7 +370,7 @@ def addresses(inventory: Inventory) -> t.Iterator[Problem]:
     for host in inventory.hosts:
         if host.connects_to is not None:
             by_connection.setdefault(host.connects_to, []).append(host.name)
-        if "pg_ha_address" in host.broken:
+        if "pg_ha_address" in host.broken or not is_machine(inventory, host.name):
             continue
         address = host.values.get("pg_ha_address")
         if address is None:
@@ -377,6 +388,11 @@ def addresses(inventory: Inventory) -> t.Iterator[Problem]:
         if len(names) > 1:
             yield Problem("duplicate_name", "ansible_host", f"{' and '.join(names)} are the same host {connection} (ansible_host)", "name each host once")
     yield from same_names(inventory)
+
+
+def is_machine(inventory: Inventory, name: str) -> bool:
+    """Whether a host is one, and does not only stand for a service."""
+    return any(name in hosts and (group not in GROUPS or GROUPS[group].machines) for group, hosts in inventory.groups.items())
 
 
 def is_address_4(value: t.Any) -> bool:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 import typing as t
 from contextlib import contextmanager
@@ -91,12 +92,12 @@ class RdsClient:
 
     @classmethod
     def open(cls, params: dict[str, t.Any], read_only: bool) -> RdsClient:
-        """A client from a module's options and the environment, as all of AWS's tools read it.
+        """A client from a module's options and the environment, as all of AWS's tools read it; boto3 alone does not read AWS_REGION.
 
         :raises UsageError: no region, one that does not exist, or an unknown profile
         """
         try:
-            session = boto3.session.Session(profile_name=params["profile"], region_name=params["region"])
+            session = boto3.session.Session(profile_name=params["profile"], region_name=params["region"] or os.environ.get("AWS_REGION"))
         except botocore.exceptions.ProfileNotFound as error:
             raise UsageError(f"profile {params['profile']} is not in AWS's configuration on this host: name one that is.") from error
         region = session.region_name

@@ -10,9 +10,10 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._core.outcome import Action
-from .model import ENGINE, SETTING, SETTINGS, Described, Setting, choose_version, tag_changes, tag_list, tags_of, version_key
+from .model import ENGINE, OUTAGE, SETTING, SETTINGS, Described, Setting, choose_version, tag_changes, tag_list, tags_of, version_key
 
 NOW, WINDOW = "now", "window"
+REBOOT = "reboot, because parameters wait for it"
 # "gp3 storage" in the RDS User Guide: below it PostgreSQL has 3000 IOPS and 125 MiB/s, and the service takes no other numbers, nor these.
 GP3_FIXED_GIB = 400
 Wanted = t.Mapping[str, t.Any]
@@ -39,6 +40,7 @@ class InstancePlan:
     :param before: the options as they stand; None where there is no instance
     :param after: as they are asked for
     :param interruptions: a sentence for each change that clients will notice
+    :param reboot: whether it is rebooted in the end, so that its parameters are in force
     """
 
     before: dict[str, t.Any] | None = None
@@ -49,6 +51,7 @@ class InstancePlan:
     remove_tags: list[str] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     interruptions: list[str] = field(default_factory=list)
+    reboot: bool = False
 
 
 def _say(value: t.Any) -> str:
@@ -113,6 +116,7 @@ def plan_modify(wanted: Wanted, current: Described, apply: str, offered: t.Seque
     :param offered: versions, of which the newest fitting one is taken where the version differs
     """
     differs = changes(wanted, current, apply)
+    reboot = is_reboot_due(wanted, current)
     request: dict[str, t.Any] = {}
     for change in differs:
         request.update(_parameter(change, offered))
@@ -133,9 +137,19 @@ def plan_modify(wanted: Wanted, current: Described, apply: str, offered: t.Seque
             *(Action(change.words) for change in differs),
             *(Action(f"tag {key}: {_say(standing.get(key))} -> {value}") for key, value in add.items()),
             *(Action(f"tag {key}: {standing[key]} -> nothing") for key in remove),
+            *([Action(REBOOT)] if reboot else []),
         ],
-        interruptions=[f"{change.words}: {words}" for change in differs if (words := interruption(change))],
+        interruptions=[f"{change.words}: {words}" for change in differs if (words := interruption(change))] + ([f"{REBOOT}: {OUTAGE}"] if reboot else []),
+        reboot=reboot,
     )
+
+
+def is_reboot_due(wanted: Wanted, current: Described) -> bool:
+    """Whether parameters wait for a reboot, also those of a group that it is given now, and one is asked for."""
+    group = wanted.get("parameter_group")
+    other = group is not None and not SETTING["parameter_group"].same(SETTING["parameter_group"].read(current), group)
+    waits = any(one.get("ParameterApplyStatus") == "pending-reboot" for one in current.get("DBParameterGroups", []))
+    return bool(wanted.get("reboot_when_due")) and (waits or other)
 
 
 def interruption(change: Change) -> str:

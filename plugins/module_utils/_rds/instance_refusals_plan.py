@@ -10,8 +10,8 @@ import re
 import typing as t
 
 from .._core.problems import Problem
-from .instance_plan import GP3_FIXED_GIB, NOW, Change, Wanted, interruption
-from .model import SETTING, Described, Offer, choose_version, version_key
+from .instance_plan import GP3_FIXED_GIB, NOW, Change, Wanted, interruption, is_reboot_due
+from .model import OUTAGE, SETTING, Described, Offer, choose_version, version_key
 
 # CreateDBInstance, DBInstanceIdentifier: 1 to 63 letters, digits and hyphens, a letter first, no hyphen at the end and no two in a row.
 _IDENTIFIER = re.compile(r"[A-Za-z](?!.*--)[A-Za-z0-9-]{0,62}(?<!-)")
@@ -50,7 +50,7 @@ def refuse_modify(wanted: Wanted, current: Described, changes: t.Sequence[Change
         found += [*_class(_whole(wanted, current), offer), *_zones(_whole(wanted, current), offer)]
     for change in changes:
         found += _REFUSES.get(change.setting.option, lambda *_arguments: [])(change, current, wanted, offer)
-    return found + _consent(wanted, changes, apply)
+    return found + _consent(wanted, changes, apply, is_reboot_due(wanted, current))
 
 
 def _whole(wanted: Wanted, current: Described) -> dict[str, t.Any]:
@@ -64,17 +64,19 @@ def _unchangeable(change: Change) -> Problem:
     return Problem("immutable", change.setting.option, f"{change.words} is not possible, the service keeps it for an instance's life", remedy)
 
 
-def _consent(wanted: Wanted, changes: t.Sequence[Change], apply: str) -> list[Problem]:
+def _consent(wanted: Wanted, changes: t.Sequence[Change], apply: str, reboot_due: bool) -> list[Problem]:
     """Clients are interrupted only by those who say so. In the window only what waits for it is: the rest happens at once whatever was asked for."""
     if wanted.get("allow_interruption"):
         return []
+    remedy = "give allow_interruption: true, which is asked for each time, or leave the setting as it is"
+    reboot = [Problem("consent", "reboot_when_due", f"parameters wait for a reboot, which interrupts clients now: {OUTAGE}", remedy)] if reboot_due else []
     when = "now" if apply == NOW else "when its window comes"
-    return [
+    return reboot + [
         Problem(
             "consent",
             change.setting.option,
             f"{change.words} interrupts clients {when}: {words}",
-            "give allow_interruption: true, which is asked for each time, or leave the setting as it is",
+            remedy,
         )
         for change in changes
         if (words := interruption(change))

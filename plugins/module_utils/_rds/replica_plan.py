@@ -12,12 +12,21 @@ from .._core.errors import PlanError, UsageError
 from .model import Described, tag_list
 
 _OPTIONS = {"instance_class": "DBInstanceClass", "zone": "AvailabilityZone", "parameter_group": "DBParameterGroupName"}
-Step = tuple[str | None, dict[str, t.Any], str]
-NOTHING: Step = (None, {}, "")
+
+
+class Step(t.NamedTuple):
+    """What to do: an operation of the API, its parameters, and words for the operator; no operation where nothing is to be done."""
+
+    operation: str | None
+    request: dict[str, t.Any]
+    words: str
+
+
+NOTHING = Step(None, {}, "")
 
 
 def plan_replica(params: t.Mapping[str, t.Any], current: Described | None, source: Described | None) -> Step:
-    """The request to send, as operation, its parameters and words for the operator; no operation where nothing is to be done.
+    """What to do.
 
     :param source: description of the instance that shall be followed, where it is in this region and its replica has to be made
     :raises PgHaError: it cannot be so
@@ -44,7 +53,7 @@ def _make(params: t.Mapping[str, t.Any], current: Described | None, source: Desc
         "Tags": tag_list(params["tags"]),
         **{parameter: params[option] for option, parameter in _OPTIONS.items() if params[option]},
     }
-    return "CreateDBInstanceReadReplica", request, f"make {name}, a read replica of {follows}"
+    return Step("CreateDBInstanceReadReplica", request, f"make {name}, a read replica of {follows}")
 
 
 def _refuse_other(name: str, current: Described, follows: str | None) -> None:
@@ -63,7 +72,7 @@ def _promote(params: t.Mapping[str, t.Any], current: Described | None, source: D
         return NOTHING
     days = params["backup_retention_days"]
     request = {"DBInstanceIdentifier": name, **({} if days is None else {"BackupRetentionPeriod": days})}
-    return "PromoteReadReplica", request, f"promote {name}, which follows {current['ReadReplicaSourceDBInstanceIdentifier']} no more"
+    return Step("PromoteReadReplica", request, f"promote {name}, which follows {current['ReadReplicaSourceDBInstanceIdentifier']} no more")
 
 
 def _remove(params: t.Mapping[str, t.Any], current: Described | None, source: Described | None) -> Step:
@@ -74,7 +83,7 @@ def _remove(params: t.Mapping[str, t.Any], current: Described | None, source: De
         raise PlanError(f"Instance {name} is no replica, so that its data would be lost with it: delete it with rds_instance.")
     if current.get("DeletionProtection"):
         raise PlanError(f"Replica {name} is protected from deletion: set deletion_protection: false with rds_instance first.")
-    return "DeleteDBInstance", {"DBInstanceIdentifier": name, "SkipFinalSnapshot": True}, f"delete replica {name}"
+    return Step("DeleteDBInstance", {"DBInstanceIdentifier": name, "SkipFinalSnapshot": True}, f"delete replica {name}")
 
 
 def predict(params: t.Mapping[str, t.Any], before: Described, source: Described | None) -> dict[str, t.Any]:

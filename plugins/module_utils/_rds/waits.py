@@ -35,13 +35,33 @@ def refuse_stuck(instance: Described) -> None:
         raise PlanError(f"Instance {instance['DBInstanceIdentifier']} is {status}, which no waiting ends: {STUCK[status]}, and run the same again.")
 
 
+def nothing_more(_instance: Described) -> list[str]:
+    """It need not wait for anything else."""
+    return []
+
+
+def promotion(instance: Described) -> list[str]:
+    """It follows somebody still."""
+    return ["promotion"] if instance.get("ReadReplicaSourceDBInstanceIdentifier") else []
+
+
+def parameters(instance: Described) -> list[str]:
+    """Parameters are not in force yet."""
+    return ["parameters"] if any(group.get("ParameterApplyStatus") != "in-sync" for group in instance.get("DBParameterGroups", [])) else []
+
+
 def until_settled(
-    client: Reader, identifier: str, timeout_seconds: float, clock: Clock, asked: Described | None = None, promoted: bool = False
+    client: Reader,
+    identifier: str,
+    timeout_seconds: float,
+    clock: Clock,
+    asked: Described | None = None,
+    also: t.Callable[[Described], list[str]] = nothing_more,
 ) -> dict[str, t.Any]:
     """Wait until an instance is available and nothing is pending of what was asked for at once.
 
     :param asked: the request that changes it, where there was one
-    :param promoted: whether it also has to be a replica no more
+    :param also: what else of an instance is not as it has to be, in words
     :raises PlanError: it is in a state that no waiting ends
     :raises WaitTimeout: it was not in time
     """
@@ -54,8 +74,7 @@ def until_settled(
         seen = client.read_instance(identifier) or {}
         if seen:
             refuse_stuck(seen)
-        pending = sorted(at_once & set(seen.get("PendingModifiedValues") or ()))
-        pending += ["promotion"] if promoted and seen.get("ReadReplicaSourceDBInstanceIdentifier") else []
+        pending = sorted(at_once & set(seen.get("PendingModifiedValues") or ())) + also(seen)
         return f"{seen.get('DBInstanceStatus', 'not there')}{f', {pending} pending' if pending else ''}"
 
     wait_until(look, lambda status: status in SETTLED, f"Instance {identifier} in a state to be used", timeout_seconds, DELAY_SECONDS, clock)

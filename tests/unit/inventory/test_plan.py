@@ -34,7 +34,9 @@ GROUPS = {
     "pg_ha_patroni": ("p1", "p2", "p3"),
     "pg_ha_haproxy": ("lb",),
     "pg_ha_pgbouncer": ("lb",),
+    "pg_ha_rds": (),
 }
+RDS = {"pg_ha_rds": ("freight-rds",), "pg_ha_patroni": (), "pg_ha_etcd": (), "pg_ha_haproxy": ()}
 
 
 def inventory(
@@ -168,16 +170,40 @@ def test_what_is_seen_on_the_controller_alone_counts_only_without_hosts() -> Non
         ({"pg_ha_etcd": ("e1",)}, "Group pg_ha_etcd holds 1 host and needs at least 3"),
         ({"pg_ha_etcd": ("e1", "e2", "e3", "e4")}, "use an odd number"),
         ({"pg_ha_patroni": ("p1", "p2")}, "Group pg_ha_patroni holds 2 hosts and needs at least 3"),
-        ({"pg_ha_patroni": ()}, "There is no target, because no group of one has a host: put the target's hosts into pg_ha_patroni."),
+        ({"pg_ha_patroni": ()}, "There is no target, because no group of one has a host: put the target into pg_ha_patroni or pg_ha_rds."),
         ({"pg_ha_haproxy": ()}, "Group pg_ha_haproxy holds 0 hosts"),
         ({"pg_ha_pgbouncer": ()}, "Group pg_ha_pgbouncer holds 0 hosts"),
-        ({"pg_ha_rds": ("r1",)}, "Group pg_ha_rds is no part and no target that this version knows: remove it; groups of targets are: pg_ha_patroni."),
+        ({"pg_ha_kubernetes": ("k1",)}, "no part and no target that this version knows: remove it; groups of targets are: pg_ha_patroni, pg_ha_rds."),
         ({"pg_ha_petroni": ("p1",)}, "write pg_ha_patroni"),
     ],
 )
 def test_groups_have_the_hosts_that_can_work(groups: dict[str, tuple[str, ...]], says: str) -> None:
     found = sentences(inventory(groups=groups))
     assert len(found) == 1 and says in found[0], found
+
+
+NOT_YET = "Group pg_ha_rds holds a target that this version can provision but not move to: run its role alone, or put the target into pg_ha_patroni."
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ({"pg_ha_rds": ("r1",)}, "Groups pg_ha_patroni and pg_ha_rds are two targets: leave hosts in one of them."),
+        ({**RDS, "pg_ha_rds": ("r1", "r2")}, "Group pg_ha_rds holds 2 hosts and needs exactly 1 (it stands for the instance of Amazon RDS"),
+    ],
+)
+def test_there_is_one_target(groups: dict[str, tuple[str, ...]], says: str) -> None:
+    first, second = sentences(inventory(groups=groups))
+    assert first == NOT_YET and second.startswith(says)
+
+
+def test_an_instance_of_a_service_needs_no_machines_and_no_secrets_of_patroni() -> None:
+    patroni = tuple(key.name for key in KEYS.values() if key.target == "pg_ha_patroni")
+    found = inventory(groups=RDS, without=patroni)
+    instance = next(host for host in found.hosts if host.name == "freight-rds")
+    values = {key: value for key, value in instance.values.items() if key != "pg_ha_address"}
+    assert len(patroni) == 7 and sentences(changed_host(found, "freight-rds", values=values)) == [NOT_YET]
+    assert len(sentences(inventory(without=patroni))) == 7
 
 
 def test_a_group_that_is_not_declared_is_named() -> None:

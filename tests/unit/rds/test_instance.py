@@ -79,6 +79,13 @@ def test_what_can_wait_waits_for_the_window_and_is_not_asked_for_again(aws: Serv
     assert not aws.run("rds_instance", **{**wanted, "apply": "now"}).changed
 
 
+def test_what_waits_can_be_taken_back(aws: Service, options: Options) -> None:
+    aws.run("rds_instance", **options)
+    aws.run("rds_instance", **{**options, "allocated_storage_gib": 200})
+    back = aws.run("rds_instance", **options)
+    assert back.changed and back.result["instance"]["pending"] == {} and not aws.run("rds_instance", **options).changed
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -246,3 +253,17 @@ def test_info_reads_what_the_module_keeps(aws: Service, options: Options) -> Non
     read = aws.run("rds_instance_info", identifier="freight")
     assert not read.changed and read.result["instance"] == made.result["instance"]
     assert [event["message"] for event in read.result["events"]][-1] == "DB instance created"
+
+
+def test_parameters_that_wait_are_put_in_force_by_consent(aws: Service, options: Options) -> None:
+    group = {"name": "freight-17", "family": "postgres17", "parameters": {"max_wal_senders": 20}}
+    aws.run("rds_parameter_group", **group)
+    wanted = {**options, "parameter_group": "freight-17", "reboot_when_due": True}
+    assert aws.run("rds_instance", **wanted).result["instance"]["reboot_due"] is False
+    aws.run("rds_parameter_group", **{**group, "parameters": {"max_wal_senders": 30}})
+    assert "parameters wait for a reboot, which interrupts clients now" in refused(aws, wanted)
+    predicted = aws.run("rds_instance", check_mode=True, **wanted, allow_interruption=True)
+    changed = aws.run("rds_instance", **wanted, allow_interruption=True)
+    assert changed.result["actions"] == predicted.result["actions"] == ["reboot, because parameters wait for it"]
+    assert changed.result["instance"]["reboot_due"] is False and aws.requests == ["RebootDBInstance"]
+    assert not aws.run("rds_instance", **wanted).changed

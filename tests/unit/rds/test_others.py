@@ -201,6 +201,11 @@ def test_a_wrong_region_or_profile_is_said_before_anything_is_asked(monkeypatch:
     assert words in error.value.message
 
 
+def test_the_region_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert RdsClient.open({"profile": None, "region": None, "endpoint_url": "http://127.0.0.1:1", "ca_bundle": None}, True).region == "eu-west-1"
+
+
 def test_throttling_is_tried_again(aws: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """By boto3's own retries; the stand-in throttles three times."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_arguments: 0)
