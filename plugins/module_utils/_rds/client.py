@@ -105,7 +105,7 @@ class RdsClient:
             raise UsageError("No region of AWS is given: set region, or AWS_REGION.")
         known = [name for partition in session.get_available_partitions() for name in session.get_available_regions("rds", partition_name=partition)]
         if region not in known:
-            raise UsageError(f"region {region!r} is none of AWS's that have RDS: give one like eu-central-1.")
+            raise UsageError(f"region {region!r} is none of AWS's that have RDS: give one like eu-central-1, or a boto3 that knows it.")
         config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"mode": "standard", "max_attempts": ATTEMPTS})
         with translated("a client for RDS", region):
             rds = session.client("rds", endpoint_url=params["endpoint_url"], verify=params["ca_bundle"], config=config)

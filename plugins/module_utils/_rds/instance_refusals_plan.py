@@ -11,7 +11,7 @@ import typing as t
 
 from .._core.problems import Problem
 from .instance_plan import GP3_FIXED_GIB, NOW, Change, Wanted, interruption, is_reboot_due
-from .model import OUTAGE, SETTING, Described, Offer, choose_version, version_key
+from .model import OUTAGE, RESTART, SETTING, Described, Offer, choose_version, version_key
 
 # CreateDBInstance, DBInstanceIdentifier: 1 to 63 letters, digits and hyphens, a letter first, no hyphen at the end and no two in a row.
 _IDENTIFIER = re.compile(r"[A-Za-z](?!.*--)[A-Za-z0-9-]{0,62}(?<!-)")
@@ -65,17 +65,16 @@ def _unchangeable(change: Change) -> Problem:
 
 
 def _consent(wanted: Wanted, changes: t.Sequence[Change], apply: str, reboot_due: bool) -> list[Problem]:
-    """Clients are interrupted only by those who say so. In the window only what waits for it is: the rest happens at once whatever was asked for."""
+    """Clients are interrupted only by those who say so."""
     if wanted.get("allow_interruption"):
         return []
     remedy = "give allow_interruption: true, which is asked for each time, or leave the setting as it is"
     reboot = [Problem("consent", "reboot_when_due", f"parameters wait for a reboot, which interrupts clients now: {OUTAGE}", remedy)] if reboot_due else []
-    when = "now" if apply == NOW else "when its window comes"
     return reboot + [
         Problem(
             "consent",
             change.setting.option,
-            f"{change.words} interrupts clients {when}: {words}",
+            f"{change.words} interrupts clients {'now' if apply == NOW or words == RESTART else 'when its window comes'}: {words}",
             remedy,
         )
         for change in changes

@@ -169,7 +169,7 @@ def test_a_parameter_group_of_another_family_is_refused(aws: Service, options: O
             "instance_class: db.m7g.large -> db.r7g.large interrupts clients when its window comes: PostgreSQL is not available",
         ),
         ({"instance_class": "db.r7g.large", "apply": "now"}, "interrupts clients now"),
-        ({"port": 5433}, "port: 5432 -> 5433 interrupts clients when its window comes: PostgreSQL restarts at once"),
+        ({"port": 5433}, "port: 5432 -> 5433 interrupts clients now: PostgreSQL restarts at once"),
         ({"backup_retention_days": 0}, "the disk may stand still for seconds to minutes"),
         ({"allocated_storage_gib": 50, "max_allocated_storage_gib": None}, "storage cannot shrink from 100 to 50 GiB"),
         ({"engine_version": "16"}, "PostgreSQL cannot go back from 17.7 to 16.11"),
