@@ -222,23 +222,14 @@ interruptions:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError, UsageError
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.problems import Problem, describe
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import instance_plan, instance_refusals_plan, waits
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import Described, Offer, public
-
-
-def refuse(identifier: str, problems: t.Sequence[Problem]) -> None:
-    """Say all of it, before anything was changed.
-
-    :raises PlanError: there is something
-    """
-    if problems:
-        raise PlanError(describe(f"instance {identifier}", problems), problems=[problem.public() for problem in problems])
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds.refusal import refuse
 
 
 def offer_for(client: rds.RdsClient, wanted: t.Mapping[str, t.Any], current: Described | None) -> Offer:
@@ -264,12 +255,12 @@ def keep(client: rds.RdsClient, wanted: t.Mapping[str, t.Any], current: Describe
         current = waits.until_settled(client, identifier, wanted["wait_timeout_seconds"], clock)
     if current is None:
         offer = offer_for(client, wanted, None)
-        refuse(identifier, instance_refusals_plan.refuse_create(wanted, identifier, offer))
+        refuse(f"instance {identifier}", instance_refusals_plan.refuse_create(wanted, identifier, offer))
         plan = instance_plan.plan_create(wanted, identifier, offer.versions)
     else:
         changes = instance_plan.changes(wanted, current, wanted["apply"])
         offer = offer_for(client, wanted, current) if changes else Offer()
-        refuse(identifier, instance_refusals_plan.refuse_modify(wanted, current, changes, offer, wanted["apply"]))
+        refuse(f"instance {identifier}", instance_refusals_plan.refuse_modify(wanted, current, changes, offer, wanted["apply"]))
         plan = instance_plan.plan_modify(wanted, current, wanted["apply"], offer.versions)
     after = current if check_mode else carry_out(client, plan, wanted, current, clock)
     return Outcome.of(plan.before or {}, plan.after, plan.actions, instance=None if after is None else public(after), interruptions=plan.interruptions)
@@ -302,7 +293,7 @@ def remove(client: rds.RdsClient, wanted: t.Mapping[str, t.Any], current: Descri
     gone = f"{identifier} is deleted, and its clients have no server"
     actions = [Action(f"delete {identifier}, {f'with the final snapshot {snapshot}' if snapshot else 'without a snapshot'}")]
     if current.get("DBInstanceStatus") != "deleting":
-        refuse(identifier, instance_refusals_plan.refuse_delete(current, snapshot, wanted["skip_final_snapshot"]))
+        refuse(f"instance {identifier}", instance_refusals_plan.refuse_delete(current, snapshot, wanted["skip_final_snapshot"]))
         if not check_mode:
             request = {"FinalDBSnapshotIdentifier": snapshot, "SkipFinalSnapshot": False} if snapshot else {"SkipFinalSnapshot": True}
             client.write("DeleteDBInstance", "delete_db_instance", {"DBInstanceIdentifier": identifier, **request})
@@ -352,9 +343,7 @@ def argument_spec() -> dict[str, t.Any]:
 def main() -> None:
     """Wire the options to run()."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, mutually_exclusive=[("final_snapshot", "skip_final_snapshot")])
-    if not rds.HAS_BOTO3:
-        module.fail_json(msg=missing_required_lib("boto3"), exception=rds.BOTO3_IMPORT_ERROR)
-    finish(module, lambda: run(rds.RdsClient.open(module.params, read_only=module.check_mode), module.params, module.check_mode))
+    rds.finish_with(module, lambda client: run(client, module.params, module.check_mode))
 
 
 if __name__ == "__main__":

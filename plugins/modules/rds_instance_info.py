@@ -55,8 +55,8 @@ events:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import public, public_events
 
@@ -76,9 +76,7 @@ def argument_spec() -> dict[str, t.Any]:
 def main() -> None:
     """Wire the options to run()."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    if not rds.HAS_BOTO3:
-        module.fail_json(msg=missing_required_lib("boto3"), exception=rds.BOTO3_IMPORT_ERROR)
-    finish(module, lambda: run(rds.RdsClient.open(module.params, read_only=True), module.params))
+    rds.finish_with(module, lambda client: run(client, module.params), read_only=True)
 
 
 if __name__ == "__main__":

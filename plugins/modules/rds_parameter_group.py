@@ -88,22 +88,13 @@ actions:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.problems import Problem, describe
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.problems import Problem
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import parameter_plan
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import Described, tag_changes, tag_list
-
-
-def refuse(name: str, problems: t.Sequence[Problem]) -> None:
-    """Say all of it, before anything was changed.
-
-    :raises PlanError: there is something
-    """
-    if problems:
-        raise PlanError(describe(f"parameter group {name}", problems), problems=[problem.public() for problem in problems])
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds.refusal import refuse
 
 
 def read(client: rds.RdsClient, name: str) -> tuple[Described | None, list[dict[str, t.Any]], dict[str, str]]:
@@ -119,12 +110,15 @@ def keep(client: rds.RdsClient, params: dict[str, t.Any], check_mode: bool) -> O
     name, family = params["name"], params["family"]
     group, parameters, tags = read(client, name)
     if group is None and not family:
-        refuse(name, [Problem("missing", "family", f"family is not given, and parameter group {name} does not exist yet", "give one like postgres17")])
+        refuse(
+            f"parameter group {name}",
+            [Problem("missing", "family", f"family is not given, and parameter group {name} does not exist yet", "give one like postgres17")],
+        )
     if group is not None and family not in (None, group["DBParameterGroupFamily"]):
         message = f"parameter group {name} is of family {group['DBParameterGroupFamily']}, and that cannot be changed"
-        refuse(name, [Problem("immutable", "family", message, f"give that one, or make another group for {family}")])
+        refuse(f"parameter group {name}", [Problem("immutable", "family", message, f"give that one, or make another group for {family}")])
     changes, problems = parameter_plan.plan_parameters(params["parameters"], parameters if group is not None else client.read_catalogue(family))
-    refuse(name, problems)
+    refuse(f"parameter group {name}", problems)
     add, remove = tag_changes(params["tags"] or {} if group is None else params["tags"], tags)
     actions = [] if group is not None else [Action(f"create parameter group {name} of family {family}")]
     actions += [change.action for change in changes]
@@ -185,7 +179,10 @@ def remove(client: rds.RdsClient, params: dict[str, t.Any], check_mode: bool) ->
         return Outcome.of({}, {}, [], parameter_group=None, reboot_needed=False)
     users = [one["DBInstanceIdentifier"] for one in client.read_users_of(name)]
     if users:
-        refuse(name, [Problem("state", "name", f"parameter group {name} is used by {', '.join(sorted(users))}", "give them another one first")])
+        refuse(
+            f"parameter group {name}",
+            [Problem("state", "name", f"parameter group {name} is used by {', '.join(sorted(users))}", "give them another one first")],
+        )
     before = describe_group(client, name)
     if not check_mode:
         client.write("DeleteDBParameterGroup", "delete_db_parameter_group", {"DBParameterGroupName": name})
@@ -213,9 +210,7 @@ def argument_spec() -> dict[str, t.Any]:
 def main() -> None:
     """Wire the options to run()."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    if not rds.HAS_BOTO3:
-        module.fail_json(msg=missing_required_lib("boto3"), exception=rds.BOTO3_IMPORT_ERROR)
-    finish(module, lambda: run(rds.RdsClient.open(module.params, read_only=module.check_mode), module.params, module.check_mode))
+    rds.finish_with(module, lambda client: run(client, module.params, module.check_mode))
 
 
 if __name__ == "__main__":

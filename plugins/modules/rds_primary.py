@@ -73,9 +73,9 @@ actions:
 import datetime
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import failover_plan, waits
@@ -134,9 +134,7 @@ def argument_spec() -> dict[str, t.Any]:
 def main() -> None:
     """Wire the options to run()."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    if not rds.HAS_BOTO3:
-        module.fail_json(msg=missing_required_lib("boto3"), exception=rds.BOTO3_IMPORT_ERROR)
-    finish(module, lambda: run(rds.RdsClient.open(module.params, read_only=module.check_mode), module.params, module.check_mode))
+    rds.finish_with(module, lambda client: run(client, module.params, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ import traceback
 import typing as t
 from contextlib import contextmanager
 
+from ansible.module_utils.basic import missing_required_lib
+
 from .._core.errors import ClientError, PgHaError, PlanError, UsageError
+from .._core.outcome import Outcome, finish
 from .model import ENGINE, Described, Offer, choose_version
 
 try:
@@ -20,8 +23,11 @@ try:
     from botocore.config import Config
 
     HAS_BOTO3, BOTO3_IMPORT_ERROR = True, None
-except ImportError:  # the module says so, with the traceback
+except ImportError:  # said with the traceback by finish_with
     HAS_BOTO3, BOTO3_IMPORT_ERROR = False, traceback.format_exc()
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 60, 8
 
@@ -211,3 +217,13 @@ class RdsClient:
             self.write("AddTagsToResource", "add_tags_to_resource", {"ResourceName": arn, "Tags": [{"Key": key, "Value": value} for key, value in add.items()]})
         if remove:
             self.write("RemoveTagsFromResource", "remove_tags_from_resource", {"ResourceName": arn, "TagKeys": list(remove)})
+
+
+def finish_with(module: AnsibleModule, work: t.Callable[[RdsClient], Outcome], read_only: bool = False) -> None:
+    """End a module with what its work on the service comes to.
+
+    :param read_only: it never writes; nor does any in check mode
+    """
+    if not HAS_BOTO3:
+        module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
+    finish(module, lambda: work(RdsClient.open(module.params, read_only or module.check_mode)))
