@@ -83,7 +83,9 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Account]:
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            yield Account(tmp_path_factory.mktemp("rds"), next(line.strip() for line in server.stdout if line.startswith("http")))
+            url = next((line.strip() for line in server.stdout if line.startswith("http")), "")
+            assert url, "the stand-in does not say where it is"
+            yield Account(tmp_path_factory.mktemp("rds"), url)
         finally:
             server.terminate()
 
