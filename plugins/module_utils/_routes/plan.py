@@ -139,7 +139,7 @@ def external_secret(routes: Routes, role: str) -> dict[str, t.Any]:
     plain: t.Callable[[str], str] = lambda text: text.replace("{{", '{{ "{{" }}')
     values = urls(routes, role, TEMPLATE_URL)
     values |= {AUTHORITIES: routes.authorities, SERVICES: plain(service_file(routes, role))}
-    values[PASSFILE] = "".join(f"{plain(line)}{TEMPLATE_PASSFILE}\n" for line in passfile(routes, role, "").splitlines())
+    values[PASSFILE] = "".join(f"{plain(line)}{TEMPLATE_PASSFILE}\n" for line in lines_of(passfile(routes, role, "")))
     reference = {"key": routes.store.key_of(role), "property": routes.store.property}
     return {
         "apiVersion": "external-secrets.io/v1",
@@ -204,6 +204,11 @@ def public(change: Change) -> str:
     return words[change.what]
 
 
+def lines_of(text: str) -> list[str]:
+    """Lines as files and shells have them. Python knows more ends of a line, and what comes after one in a password would be shown as a line of its own."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def shown(name: str, text: str, known: t.Container[str] | None = None) -> list[str]:
     """The lines of a file as they may be shown.
 
@@ -211,7 +216,7 @@ def shown(name: str, text: str, known: t.Container[str] | None = None) -> list[s
     """
     pattern, replacement = _SHOWN.get(name, (None, ""))
     lines = []
-    for line in text.splitlines():
+    for line in lines_of(text):
         found = pattern.fullmatch(line) if pattern else None
         if found:
             lines.append(found.expand(replacement))

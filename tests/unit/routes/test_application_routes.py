@@ -254,3 +254,8 @@ def test_a_link_is_replaced_and_not_followed(params: dict[str, t.Any], tmp_path:
     (folder(params) / "database.env").symlink_to(victim)
     assert run(params).changed
     assert victim.read_text() == "as it was" and not os.path.islink(folder(params) / "database.env")
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_what_follows_an_unusual_end_of_a_line_in_a_password_is_not_shown(end: str) -> None:
+    assert plan.shown(plan.PASSFILE, f"db:5432:freight:app:one{end}two\n") == [f"db:5432:freight:app:{plan.MASK}"]
