@@ -22,6 +22,7 @@ from moto.server import ThreadedMotoServer  # noqa: E402
 from stand_in_aws import rds as stand_in  # noqa: E402  (lives in lab/)
 
 REGION = "eu-central-1"
+CLIENTS: dict[tuple[str, str], t.Any] = {}
 
 
 class Service:
@@ -37,12 +38,18 @@ class Service:
         self.sent: dict[str, t.Any] = {}
 
     def client(self, name: str) -> t.Any:
-        """A client of boto3's own."""
-        return boto3.client(name, region_name=REGION, endpoint_url=self.url)
+        """A client of boto3's own. To read a service's model takes a third of a second, and it stays the same."""
+        key = (name, self.url)
+        if key not in CLIENTS:
+            CLIENTS[key] = boto3.client(name, region_name=REGION, endpoint_url=self.url)
+        return CLIENTS[key]
 
     def open(self, read_only: bool = False) -> RdsClient:
         """A client as a module has it; the changes that it asks for are noted in ``requests``."""
-        client = RdsClient.open({"profile": None, "region": REGION, "endpoint_url": self.url, "ca_bundle": None}, read_only)
+        key = ("open", self.url)
+        if key not in CLIENTS:
+            CLIENTS[key] = RdsClient.open({"profile": None, "region": REGION, "endpoint_url": self.url, "ca_bundle": None}, True)._rds
+        client = RdsClient(CLIENTS[key], REGION, read_only)
         write = client.write
 
         def noted(operation: str, method: str, request: t.Any) -> dict[str, t.Any]:
