@@ -49,8 +49,11 @@ class Account:
         if not (password.isascii() and password.isprintable()):
             client.query(self.admin, f"ALTER ROLE {identifier(self.name)} PASSWORD {literal(password)}")
             return
-        for action in roles.plan_role(roles.read_role(self.admin, self.name, "dead_man"), self.name, password, "dead_man"):
-            assert password not in action.public or len(password) < 8
+        stands = roles.read_role(self.admin, self.name, "dead_man")
+        planned, others = (roles.plan_role(stands, self.name, one, "dead_man") for one in (password, password + "x"))
+        # What is shown is the same for another password; that this one is not in it cannot be asked, for it may be a word of it.
+        assert [action.public for action in planned] == [action.public for action in others]
+        for action in planned:
             client.query(self.admin, action.statement)
         assert roles.plan_role(roles.read_role(self.admin, self.name, "dead_man"), self.name, password, "dead_man") == []
 
@@ -189,4 +192,4 @@ def test_a_password_that_no_file_can_say_is_refused_and_never_shown(password: st
     kept = without_secrets("secret", password)
     fault = inventory_plan.fault_of(KEYS["pg_ha_link_password"], kept, t.cast(Inventory, None))
     assert (fault is None) == all(character.isprintable() or ord(character) > 0x9F for character in password)
-    assert password not in repr(kept) or len(password) < 14
+    assert repr(kept) == repr(without_secrets("secret", password + "x"))
