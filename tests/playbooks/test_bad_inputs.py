@@ -61,7 +61,9 @@ CASES = (
     Case("Impossible window", "inventory", "pg_ha_dump_window_seconds is 5"),
     Case("Impossible limit of WAL", "inventory", "pg_ha_slot_wal_limit_mib is 1"),
     Case("One role for two purposes", "inventory", "pg_ha_source_admin_user and pg_ha_link_user name the same role"),
-    Case("Unknown target", "inventory", "Group pg_ha_rds is no part and no target"),
+    Case("Unknown target", "inventory", "Group pg_ha_kubernetes is no part and no target"),
+    Case("Two targets", "inventory", "Groups pg_ha_patroni and pg_ha_rds are two targets"),
+    Case("Target that cannot be moved to yet", "inventory", "Group pg_ha_rds holds a target that this version can provision but not move to"),
     Case("No target", "groups", "There is no target"),
     Case("No mover", "groups", "Group pg_ha_mover holds 0 hosts"),
     Case("Fewer than three etcd members", "inventory", "Group pg_ha_etcd holds 2 hosts"),
@@ -150,7 +152,8 @@ class Scenarios:
             pg_ha_link_user="postgres",
             pg_ha_source_host="127.0.1.21",
         )
-        groups["pg_ha_rds"] = {"rds1": {"pg_ha_address": "127.0.1.61"}}
+        groups["pg_ha_kubernetes"] = {"k1": {"pg_ha_address": "127.0.1.61"}}
+        groups["pg_ha_rds"] = {"freight-rds": {}}
         del groups["pg_ha_etcd"]["etcd3"]
         groups["pg_ha_etcd"]["etcd2"]["pg_ha_address"] = "127.0.1.31"
         for name in ("pg2", "pg3"):
