@@ -261,7 +261,7 @@ def keep(client: rds.RdsClient, wanted: t.Mapping[str, t.Any], current: Describe
         changes = instance_plan.changes(wanted, current, wanted["apply"])
         offer = offer_for(client, wanted, current) if changes else Offer()
         refuse(f"instance {identifier}", instance_refusals_plan.refuse_modify(wanted, current, changes, offer, wanted["apply"]))
-        plan = instance_plan.plan_modify(wanted, current, wanted["apply"], offer.versions)
+        plan = instance_plan.plan_modify(wanted, current, changes, wanted["apply"], offer.versions)
     after = current if check_mode else carry_out(client, plan, wanted, current, clock)
     return Outcome.of(plan.before or {}, plan.after, plan.actions, instance=None if after is None else public(after), interruptions=plan.interruptions)
 

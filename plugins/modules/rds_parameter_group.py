@@ -93,7 +93,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.problems import Problem
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import parameter_plan
-from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import Described, tag_changes, tag_list
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import Described, tag_changes, tag_list, tags_of, waits_for_reboot
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.refusal import refuse
 
 
@@ -102,7 +102,7 @@ def read(client: rds.RdsClient, name: str) -> tuple[Described | None, list[dict[
     group = client.read_parameter_group(name)
     if group is None:
         return None, [], {}
-    return group, client.read_parameters(name), {tag["Key"]: tag.get("Value", "") for tag in client.read_tags(group["DBParameterGroupArn"])}
+    return group, client.read_parameters(name), tags_of({"TagList": client.read_tags(group["DBParameterGroupArn"])})
 
 
 def keep(client: rds.RdsClient, params: dict[str, t.Any], check_mode: bool) -> Outcome:
@@ -160,9 +160,7 @@ def describe_group(client: rds.RdsClient, name: str) -> dict[str, t.Any] | None:
     group = client.read_parameter_group(name)
     if group is None:
         return None
-    waiting = [one["DBInstanceIdentifier"] for one in client.read_users_of(name) if any(
-        used["DBParameterGroupName"] == name and used.get("ParameterApplyStatus") == "pending-reboot" for used in one["DBParameterGroups"]
-    )]  # fmt: skip
+    waiting = [one["DBInstanceIdentifier"] for one in client.read_users_of(name) if waits_for_reboot(one, name)]
     return {
         "name": name,
         "family": group["DBParameterGroupFamily"],

@@ -10,9 +10,9 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._core.outcome import Action
-from .model import ENGINE, OUTAGE, SETTING, SETTINGS, Described, Setting, choose_version, tag_changes, tag_list, tags_of, version_key
+from .model import ENGINE, OUTAGE, SETTING, SETTINGS, Described, Setting, choose_version, tag_changes, tag_list, tags_of, version_key, waits_for_reboot
 
-NOW, WINDOW = "now", "window"
+NOW = "now"
 REBOOT = "reboot, because parameters wait for it"
 # "gp3 storage" in the RDS User Guide: below it PostgreSQL has 3000 IOPS and 125 MiB/s, and the service takes no other numbers, nor these.
 GP3_FIXED_GIB = 400
@@ -110,19 +110,19 @@ def plan_create(wanted: Wanted, identifier: str, offered: t.Sequence[Described])
     return InstancePlan(after=after, create=request, actions=[Action(f"create {identifier}: PostgreSQL {version} on {wanted.get('instance_class')}")])
 
 
-def plan_modify(wanted: Wanted, current: Described, apply: str, offered: t.Sequence[Described]) -> InstancePlan:
+def plan_modify(wanted: Wanted, current: Described, differs: t.Sequence[Change], apply: str, offered: t.Sequence[Described]) -> InstancePlan:
     """A request with what differs, or an empty one.
 
+    :param differs: of :func:`changes`
     :param offered: versions, of which the newest fitting one is taken where the version differs
     """
-    differs = changes(wanted, current, apply)
     reboot = is_reboot_due(wanted, current)
     request: dict[str, t.Any] = {}
     for change in differs:
         request.update(_parameter(change, offered))
     if request:
         request.update({"DBInstanceIdentifier": current["DBInstanceIdentifier"], "ApplyImmediately": apply == NOW})
-        request.update(_companions(request, wanted, current))
+        request.update(_companions(request, current))
     tags, standing = wanted.get("tags"), tags_of(current)
     before = {**{setting.option: setting.read(current) for setting in SETTINGS}, "tags": standing}
     asked = {change.setting.option: request.get("EngineVersion") if change.setting.option == "engine_version" else change.after for change in differs}
@@ -148,8 +148,7 @@ def is_reboot_due(wanted: Wanted, current: Described) -> bool:
     """Whether parameters wait for a reboot, also those of a group that it is given now, and one is asked for."""
     group = wanted.get("parameter_group")
     other = group is not None and not SETTING["parameter_group"].same(SETTING["parameter_group"].read(current), group)
-    waits = any(one.get("ParameterApplyStatus") == "pending-reboot" for one in current.get("DBParameterGroups", []))
-    return bool(wanted.get("reboot_when_due")) and (waits or other)
+    return bool(wanted.get("reboot_when_due")) and (waits_for_reboot(current) or other)
 
 
 def interruption(change: Change) -> str:
@@ -172,7 +171,7 @@ def _parameter(change: Change, offered: t.Sequence[Described]) -> dict[str, t.An
     return {name: change.after}
 
 
-def _companions(request: Described, wanted: Wanted, current: Described) -> dict[str, t.Any]:
+def _companions(request: Described, current: Described) -> dict[str, t.Any]:
     """What the service wants beside a parameter: storage of provisioned performance grows only with its IOPS named, and monitoring only with its role."""
     found = {}
     size = request.get("AllocatedStorage")

@@ -16,6 +16,7 @@ from .model import OUTAGE, RESTART, SETTING, Described, Offer, choose_version, v
 # CreateDBInstance, DBInstanceIdentifier: 1 to 63 letters, digits and hyphens, a letter first, no hyphen at the end and no two in a row.
 _IDENTIFIER = re.compile(r"[A-Za-z](?!.*--)[A-Za-z0-9-]{0,62}(?<!-)")
 _NEEDED = ("instance_class", "engine_version", "allocated_storage_gib", "admin_user")
+NO_ROLE = Problem("missing", "monitoring_role_arn", "monitoring_interval_seconds needs a role that may write the metrics", "give monitoring_role_arn")
 STORAGE_NEEDS = {"io1", "io2"}
 
 
@@ -141,9 +142,7 @@ def _together(wanted: Wanted, offer: Offer) -> list[Problem]:
     """Options that only go together."""
     found = []
     if wanted.get("monitoring_interval_seconds") and not wanted.get("monitoring_role_arn"):
-        found.append(
-            Problem("missing", "monitoring_role_arn", "monitoring_interval_seconds needs a role that may write the metrics", "give monitoring_role_arn")
-        )
+        found.append(NO_ROLE)
     if wanted.get("storage_type") in STORAGE_NEEDS and not wanted.get("iops"):
         found.append(Problem("missing", "iops", f"storage of type {wanted['storage_type']} needs iops", "give it"))
     found += _fixed(wanted, wanted["allocated_storage_gib"])
@@ -213,7 +212,7 @@ def _refuse_version(change: Change, current: Described, wanted: Wanted, offer: O
 def _refuse_role(change: Change, current: Described, wanted: Wanted, _offer: Offer) -> list[Problem]:
     if not change.after or wanted.get("monitoring_role_arn") or current.get("MonitoringRoleArn"):
         return []
-    return [Problem("missing", "monitoring_role_arn", "monitoring_interval_seconds needs a role that may write the metrics", "give monitoring_role_arn")]
+    return [NO_ROLE]
 
 
 _REFUSES: dict[str, t.Callable[[Change, Described, Wanted, Offer], list[Problem]]] = {

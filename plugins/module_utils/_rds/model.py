@@ -130,6 +130,15 @@ SETTINGS = (
 SETTING = {setting.option: setting for setting in SETTINGS}
 
 
+def waits_for_reboot(instance: Described, group: str | None = None) -> bool:
+    """Whether parameters of an instance are in force after a reboot only.
+
+    :param group: those of this parameter group; None means any
+    """
+    used = [one for one in instance.get("DBParameterGroups", []) if group in (None, one["DBParameterGroupName"])]
+    return any(one.get("ParameterApplyStatus") == "pending-reboot" for one in used)
+
+
 def tags_of(described: Described) -> dict[str, str]:
     """The tags of anything that the service describes; its own (``aws:…``) are not ours to keep."""
     return {tag["Key"]: tag.get("Value", "") for tag in described.get("TagList") or [] if not tag["Key"].startswith("aws:")}
@@ -144,11 +153,12 @@ def tag_changes(wanted: t.Mapping[str, t.Any] | None, standing: t.Mapping[str, s
     """Tags to set and tags to take away.
 
     :param wanted: all that there shall be; None leaves them alone
+    :param standing: as :func:`tags_of` has them
     """
     if wanted is None:
         return {}, []
     add = {key: str(value) for key, value in wanted.items() if standing.get(key) != str(value)}
-    return add, sorted(key for key in set(standing) - set(wanted) if not key.startswith("aws:"))
+    return add, sorted(set(standing) - set(wanted))
 
 
 def public_events(events: t.Iterable[Described]) -> list[dict[str, str]]:
@@ -200,7 +210,7 @@ def public(instance: Described) -> dict[str, t.Any]:
         "admin_secret_arn": (instance.get("MasterUserSecret") or {}).get("SecretArn"),
         "replica_of": instance.get("ReadReplicaSourceDBInstanceIdentifier"),
         "replicas": sorted(instance.get("ReadReplicaDBInstanceIdentifiers") or []),
-        "reboot_due": any(group.get("ParameterApplyStatus") == "pending-reboot" for group in instance.get("DBParameterGroups", [])),
+        "reboot_due": waits_for_reboot(instance),
         "pending": {key: value for key, value in (instance.get("PendingModifiedValues") or {}).items() if key != "MasterUserPassword"},
         "tags": tags_of(instance),
     }
