@@ -34,8 +34,8 @@ def problems(document: dict[str, t.Any]) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in sorted(errors, key=lambda error: error.json_path)]
 
 
-def made_by(role: str, mapping: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
-    """A document as a role makes it, by Ansible's own templating.
+def made_by(role: str, mapping: str, variables: dict[str, t.Any]) -> t.Any:
+    """A document, or any other value, as a role makes it, by Ansible's own templating.
 
     :param mapping: a variable of ``vars/main.yml``, or ``<file of tasks>: <name of the task>`` for its option ``evidence``
     :param variables: what the role has read, registered and been told
@@ -49,7 +49,8 @@ def made_by(role: str, mapping: str, variables: dict[str, t.Any]) -> dict[str, t
         found = next(task for task in tasks(read(f"tasks/{file}")) if task["name"] == name)["freight.pg_ha.migration_phase"]["evidence"]
     else:
         found = known[mapping]
-    return dict(Templar(loader, variables={**known, **variables}).template(found))
+    made = Templar(loader, variables={**known, **variables}).template(found)
+    return dict(made) if isinstance(made, dict) else made
 
 
 def tasks(listed: list[dict[str, t.Any]]) -> t.Iterator[dict[str, t.Any]]:

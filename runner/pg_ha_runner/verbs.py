@@ -17,7 +17,7 @@ from .outcome import Exit, Stop
 
 COLLECTION = "freight.pg_ha"
 # The seven phases of a migration, as journal and evidence call them, in their order.
-PHASES = ("assess", "provision", "replicate", "verify", "test_failover", "cut_over", "report")
+PHASES = ("assess", "provision", "replicate", "test_failover", "verify", "cut_over", "report")
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ VERBS = (
         then waits for it. Evidence: replication.json.""",
     ),
     Verb(
+        "test-failover",
+        "Break the target while it serves nobody, and measure what clients would see.",
+        """Breaks the target on purpose, while it serves nobody. Evidence: failover.json.""",
+    ),
+    Verb(
         "verify",
         "Compare every row of both sides while the application writes.",
         """Compares schemas, rows, sequences and large objects at one moment; writers wait for some milliseconds. Changes
         neither side. Evidence: parity.json.""",
-    ),
-    Verb(
-        "test-failover",
-        "Break the target while it serves nobody, and measure what clients would see.",
-        """Breaks the target on purpose, while it serves nobody. Evidence: failover.json.""",
     ),
     Verb(
         "cut-over",

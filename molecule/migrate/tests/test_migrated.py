@@ -84,9 +84,18 @@ def test_the_evidence_says_what_was_done():
     assert 'failures="0" errors="0"' in (ARTIFACTS / "report.xml").read_text(encoding="utf-8")
 
 
+def test_the_target_was_broken_while_it_served_nobody_and_followed_by_itself():
+    failover = evidence("failover")
+    assert (failover["outcome"], failover["serves"]) == ("done", "source") and len(failover["scenarios"]) >= 5
+    for row in failover["scenarios"]:
+        assert row["passed"] and row["route"] == "write endpoint" and row["caught_up_s"] is not None, row["name"]
+        assert (row["rpo_lost"], row["duplicated"], row["two_writers"]) == (0, 0, []), row["name"]
+    assert failover["finished_at"] < evidence("parity")["started_at"], "the comparison came before the last failover"
+
+
 def test_every_document_is_what_its_schema_says():
     found = sorted(ARTIFACTS.glob("*.json"))
-    assert {path.stem for path in found} >= {"assessment", "topology", "replication", "parity", "cutover", "routes"}
+    assert {path.stem for path in found} >= {"assessment", "topology", "replication", "failover", "parity", "cutover", "routes"}
     for path in found:
         document = json.loads(path.read_text(encoding="utf-8"))
         name, version = re.fullmatch(r"freight\.pg_ha/([a-z_]+)/(\d+)", document["schema"]).groups()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 PREFIX = "pg_ha_"
 PATRONI, RDS = "pg_ha_patroni", "pg_ha_rds"
-PHASES = ("assess", "provision", "replicate", "verify", "test_failover", "cut_over", "roll_back")
+PHASES = ("assess", "provision", "replicate", "test_failover", "verify", "cut_over", "roll_back")
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,8 @@ def phases(evidence: Evidence) -> list[Phase]:
         Phase("Assess", "assess.yml", evidence["assessment"], needed=True),
         Phase("Provision", "provision.yml", evidence["topology"], needed=True),
         Phase("Replicate", "replicate.yml", evidence["replication"], needed=True),
-        Phase("Verify", "verify.yml", evidence["parity"], needed=True),
         Phase("Test failover", "test_failover.yml", evidence["failover"], needed=False),
+        Phase("Verify", "verify.yml", evidence["parity"], needed=True),
         Phase("Cut over", "cut_over.yml", evidence["cutover"], needed=True),
     ]
     if evidence["retirement"]:

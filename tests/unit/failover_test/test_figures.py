@@ -82,6 +82,44 @@ VERDICT: dict[str, t.Any] = {
 }
 
 
+def read(serves: str, due: bool = True, replicated: str = "done") -> dict[str, t.Any]:
+    """What the journal says of the test and of the replication."""
+    return {"results": [{"phase": {"serves": serves, "due": due}}, {"phase": {"serves": serves, "state": replicated}}]}
+
+
+@pytest.mark.parametrize(
+    ("once", "serves", "due", "stands"),
+    [
+        (True, "source", True, False),
+        (True, "source", False, True),  # passed with these scenarios
+        (True, "target", True, True),  # never broken by migrate.yml
+        (True, "unknown", True, True),
+        (False, "source", False, False),  # its own playbook runs it again
+        (False, "target", True, False),
+    ],
+)
+def test_migrate_breaks_only_what_serves_nobody_and_has_not_passed(once: bool, serves: str, due: bool, stands: bool) -> None:
+    assert made_by("failover_test", "__failover_test_stands", {"failover_test_once": once, "__failover_test_read": read(serves, due)}) is stands
+
+
+@pytest.mark.parametrize(
+    ("serves", "replicated", "follows", "caught_up_s"), [("source", "done", True, 0.7), ("source", "absent", False, None), ("target", "done", False, None)]
+)
+def test_following_is_looked_at_where_the_target_follows(serves: str, replicated: str, follows: bool, caught_up_s: float | None) -> None:
+    variables = {
+        "__failover_test_read": read(serves, replicated=replicated),
+        "__failover_test_following": {"lag": [{"seconds": 0.0, "bytes": 90000}, {"seconds": 0.7, "bytes": 0}]},
+        "__failover_test_ledger": {"verdict": VERDICT},
+        "__failover_test_scenario": {"title": "T", "budget_ms": 5000, "faults": [{"kind": "unit_stopped"}]},
+        "__failover_test_case": ["a", 1],
+        "__failover_test_hits": [["pg1"]],
+        "__failover_test_hit_at": "100.0",
+        "__failover_test_whole_at": "112.04",
+    }
+    assert made_by("failover_test", "__failover_test_follows", variables) is follows
+    assert made_by("failover_test", "__failover_test_row", variables)["caught_up_s"] == caught_up_s
+
+
 @pytest.mark.parametrize(
     ("verdict", "scenario", "reason"),
     [
@@ -101,7 +139,7 @@ def test_what_does_not_pass_says_why(verdict: dict[str, t.Any], scenario: dict[s
         "__failover_test_scenario": {"title": "T", "budget_ms": 5000, "faults": [{"kind": "unit_stopped"}], **scenario},
         "__failover_test_case": ["a", 1],
         "__failover_test_hits": [["pg1"]],
-        "__failover_test_serves": "target",
+        "__failover_test_read": read("target"),
         "__failover_test_hit_at": "100.0",
         "__failover_test_whole_at": "112.04",
     }

@@ -45,7 +45,8 @@ def scenario(name: str, title: str, rto_ms: float, budget_ms: int, *, repeat: in
         "name": name, "title": title, "repeat": repeat, "hit": ["pg1"], "route": "pooler", "rto_ms": rto_ms, "layers_ms": {**layers, "client": rto_ms},
         "replicas_gap_ms": 12.0, "rpo_lost": 0, "duplicated": 0, "unknown": {"total": 2, "committed": 1, "not_committed": 1}, "acknowledged": 4321,
         "client_errors": 4 if gone else 0, "client_errors_by_class": {"57P01": 4} if gone else {}, "two_writers": [],
-        "writers": ["pg1", "pg2"] if gone else ["pg1"], "timelines": [1, 2] if gone else [1], "redundancy_restored_s": 12.5, "budget_ms": budget_ms,
+        "writers": ["pg1", "pg2"] if gone else ["pg1"], "timelines": [1, 2] if gone else [1], "redundancy_restored_s": 12.5, "caught_up_s": None,
+        "budget_ms": budget_ms,
         "passed": True,
         "reasons": [], "timeline": timeline(1000, 30, 1.0, range(8, 8 + gone), 2), **changed,
     }  # fmt: skip
