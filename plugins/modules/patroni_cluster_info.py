@@ -15,6 +15,13 @@ author: the freight.pg_ha authors (@freight)
 extends_documentation_fragment:
   - freight.pg_ha.patroni
   - freight.pg_ha.attributes
+options:
+  processes:
+    description:
+      - Also ask each member itself what runs there and since when, as C(running) of each member.
+      - A member that does not answer, or whose PostgreSQL does not run, is an error then.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -58,32 +65,38 @@ cluster:
     members:
       description: >-
         Name, role, state, host, port, api_url, timeline, lag_bytes (null when unknown), pending_restart, tags,
-        and lowered (settings that a standby takes only after its leader) of each member.
+        and lowered (settings that a standby takes only after its leader) of each member; with O(processes) also running, of which
+        are postgresql_version, patroni_version and started_at (when the postmaster started, in seconds since the epoch by the member's clock).
       type: list
       elements: dict
 """
 
 import typing as t
+from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.client import PatroniClient, patroni_argument_spec
 
 
-def run(client: PatroniClient) -> Outcome:
-    """Read the cluster."""
-    return Outcome(changed=False, result={"cluster": client.read_cluster().public()})
+def run(client: PatroniClient, processes: bool = False) -> Outcome:
+    """Read the cluster, and ask each member where that is wanted."""
+    cluster = client.read_cluster()
+    public = cluster.public()
+    if processes:
+        public["members"] = [{**told, "running": asdict(client.read_running(member))} for told, member in zip(public["members"], cluster.members, strict=True)]
+    return Outcome(changed=False, result={"cluster": public})
 
 
 def argument_spec() -> dict[str, t.Any]:
     """The module's options."""
-    return patroni_argument_spec()
+    return {**patroni_argument_spec(), "processes": {"type": "bool", "default": False}}
 
 
 def main() -> None:
     """Wire the options to run()."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    finish(module, lambda: run(PatroniClient.open(module.params, read_only=True)))
+    finish(module, lambda: run(PatroniClient.open(module.params, read_only=True), module.params["processes"]))
 
 
 if __name__ == "__main__":

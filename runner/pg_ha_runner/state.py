@@ -57,6 +57,7 @@ LEFT = {
     "cut_over": "A cutover that has begun decides by itself within its budget, and each pooler goes where it was decided.",
     "roll_back": "A way back that has begun decides by itself within its budget, and each pooler goes where it was decided.",
     "switch_over": "Whoever leads leads: run the same command again. Poolers let their clients go on within the budget.",
+    "maintain": "Members that were not reached run as before; one that was under way starts by itself. Poolers let their clients go on within the budget.",
     "retire_source": "What was taken away is gone; the target serves, and the source stays fenced.",
     "report": "The report is as it was, or new; nothing else was touched.",
 }

@@ -95,6 +95,13 @@ VERBS = (
         the budget; a guard beside each pooler lets them go on where this run dies.""",
     ),
     Verb(
+        "maintain",
+        "Update and restart the target's members one after the other; clients wait and see no error.",
+        """Standbys first, then the leadership moves as by switch-over, then the former leader. Installs newer versions of the packages
+        unless -e pg_ha_maintenance_update=false is given, and restarts who runs something older or waits for a restart; everybody with
+        -e pg_ha_maintenance_restart_all=true. With nothing due it changes nothing.""",
+    ),
+    Verb(
         "retire-source",
         "End the migration: take away what it has; the source stays fenced.",
         """Without consent it says what would go. With -e pg_ha_retire_approved=true dead men, links, roles and our schema go, so that

@@ -65,8 +65,19 @@ def test_the_clients_returned_between_by_a_decision_of_the_target():
     assert ask(leader(), DECISIONS) == ["3|source|mover"]
 
 
-def test_the_leadership_was_moved():
-    assert int(ask(leader(), "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int")[0]) >= 2
+def test_the_leadership_was_moved_by_the_switchover_and_by_the_update():
+    assert int(ask(leader(), "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int")[0]) >= 3
+
+
+def test_every_member_was_restarted_and_follows():
+    decided = ask("source", "SELECT extract(epoch FROM max(at)) FROM ha_migration.decision")
+    for name in ("pg1", "pg2", "pg3"):
+        assert ask(name, f"SELECT extract(epoch FROM pg_postmaster_start_time()) > {decided[0]}") == ["t"], name
+    assert ask(leader(), "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name LIKE 'pg%'") == ["2"]
+
+
+def test_no_guard_of_a_pause_is_left_standing():
+    assert not machine("lb1").service("pg-ha-pause-guard").is_running
 
 
 def test_every_attempt_is_closed():

@@ -85,6 +85,8 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_failover_scenarios", "list"),
         Key("pg_ha_power_off_command", "list"),
         Key("pg_ha_power_on_command", "list"),
+        Key("pg_ha_maintenance_update", "boolean"),
+        Key("pg_ha_maintenance_restart_all", "boolean"),
         Key("pg_ha_retire_approved", "boolean"),
         Key("pg_ha_source_gone", "boolean"),
         Key(

@@ -10,7 +10,7 @@ import typing as t
 
 from .._core.errors import ClientError
 from .._core.http import Answer, request
-from .model import Cluster, Member, cluster_of
+from .model import Cluster, Member, Running, cluster_of, running_of
 
 
 def patroni_argument_spec() -> dict[str, t.Any]:
@@ -74,6 +74,14 @@ class PatroniClient:
         :raises ClientError: none answers, or there is no configuration yet
         """
         return self._read("/config").mapping()
+
+    def read_running(self, member: Member) -> Running:
+        """GET /patroni of that member itself.
+
+        :raises ClientError: it does not answer, or PostgreSQL does not run there
+        """
+        url = f"{self._base(member)}/patroni"
+        return running_of(request(url, ca_file=self._ca_file, timeout_seconds=self._timeout_seconds).mapping(), url)
 
     def patch_config(self, patch: dict[str, t.Any]) -> dict[str, t.Any]:
         """PATCH /config at the first member that answers; returns the configuration afterwards.

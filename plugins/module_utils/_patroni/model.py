@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import typing as t
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from .._core.errors import ClientError
 
@@ -104,6 +105,34 @@ def cluster_of(document: dict[str, t.Any], url: str) -> Cluster:
         paused=bool(document.get("pause", False)),
         members=tuple(sorted((_member_of(member, url) for member in members), key=lambda member: member.name)),
     )
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a member says of its own processes.
+
+    :param postgresql_version: as people write it, ``17.6``
+    :param started_at: when the postmaster started, seconds since the epoch by the member's clock
+    """
+
+    postgresql_version: str
+    patroni_version: str
+    started_at: float
+
+
+def running_of(document: dict[str, t.Any], url: str) -> Running:
+    """The answer of a member's GET /patroni as data. ``server_version`` is PostgreSQL's number, 170006 for 17.6.
+
+    :raises ClientError: it does not have the shape that Patroni documents, or PostgreSQL does not run
+    """
+    number, patroni, started = document.get("server_version"), document.get("patroni"), document.get("postmaster_start_time")
+    try:
+        moment = datetime.fromisoformat(str(started))
+    except ValueError:
+        moment = None
+    if not isinstance(number, int) or not isinstance(patroni, dict) or moment is None or moment.tzinfo is None:
+        raise ClientError(f"{url} does not say which PostgreSQL runs there and since when: is it starting, or stopped?")
+    return Running(f"{number // 10000}.{number % 10000}", str(patroni.get("version", "")), moment.timestamp())
 
 
 def _member_of(raw: dict[str, t.Any], url: str) -> Member:

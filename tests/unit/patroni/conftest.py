@@ -38,6 +38,7 @@ class FakePatroni:
     paused: bool = False
     mode: str | None = None
     stuck: bool = False
+    started: str = "2026-11-29 11:47:07.948143+00:00"
     writes: list[tuple[str, str, t.Any]] = field(default_factory=list)
     url: str = ""
 
@@ -45,6 +46,13 @@ class FakePatroni:
         """GET /cluster."""
         members = [{**entry, "api_url": f"{self.url}/patroni"} for entry in copy.deepcopy(self.members)]
         return {"members": members, "scope": "main", **({"pause": True} if self.paused else {})}
+
+    def status(self) -> dict[str, t.Any]:
+        """GET /patroni of a member; one that is stuck has no PostgreSQL."""
+        patroni = {"patroni": {"version": "4.0.7", "scope": "main", "name": "pg1"}}
+        if self.stuck:
+            return {"state": "stopped", **patroni}
+        return {"state": "running", "postmaster_start_time": self.started, "server_version": 170012, **patroni}
 
     def find(self, name: str) -> dict[str, t.Any]:
         """The member of that name."""
@@ -115,6 +123,8 @@ def _handler(fake: FakePatroni) -> type[BaseHTTPRequestHandler]:
                 for _round in range(30):
                     self.wfile.write(b" ")
                     time.sleep(0.1)
+            elif self.path == "/patroni":
+                self.answer(200, json.dumps(fake.status()))
             elif self.path == "/config":
                 self.answer(200, json.dumps(fake.config))
             else:

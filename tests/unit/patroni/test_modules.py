@@ -51,6 +51,26 @@ def test_info_tells_the_cluster(patroni: FakePatroni) -> None:
     assert outcome.result["cluster"]["synchronous_standbys"] == ["pg2"]
 
 
+def test_members_say_what_runs_and_since_when(patroni: FakePatroni) -> None:
+    outcome = patroni_cluster_info.run(client(patroni), processes=True)
+    assert [member["running"] for member in outcome.result["cluster"]["members"]] == [
+        {"postgresql_version": "17.12", "patroni_version": "4.0.7", "started_at": 1795952827.948143}
+    ] * 3
+
+
+@pytest.mark.parametrize("started", ["", "yesterday", "2026-11-29 11:47:07"])
+def test_a_member_that_does_not_say_since_when_is_an_error(patroni: FakePatroni, started: str) -> None:
+    patroni.started = started
+    with pytest.raises(ClientError, match="does not say which PostgreSQL runs there and since when"):
+        patroni_cluster_info.run(client(patroni), processes=True)
+
+
+def test_a_member_without_postgresql_is_an_error(patroni: FakePatroni) -> None:
+    patroni.stuck = True
+    with pytest.raises(ClientError, match="/patroni does not say .* is it starting, or stopped"):
+        patroni_cluster_info.run(client(patroni), processes=True)
+
+
 def test_a_dead_member_is_skipped(patroni: FakePatroni) -> None:
     assert PatroniClient([DEAD, patroni.url], request_timeout_seconds=2).read_cluster().scope == "main"
 
