@@ -90,6 +90,8 @@ def test_the_target_was_broken_while_it_served_nobody_and_followed_by_itself():
     for row in failover["scenarios"]:
         assert row["passed"] and row["route"] == "write endpoint" and row["caught_up_s"] is not None, row["name"]
         assert (row["rpo_lost"], row["duplicated"], row["two_writers"]) == (0, 0, []), row["name"]
+    crashed = next(row for row in failover["scenarios"] if row["name"] == "patroni_and_postmaster_killed")
+    assert len(crashed["writers"]) == len(crashed["timelines"]) and crashed["hit"] == crashed["writers"][:1]
     assert failover["finished_at"] < evidence("parity")["started_at"], "the comparison came before the last failover"
 
 
