@@ -103,6 +103,23 @@ def test_migrate_breaks_only_what_serves_nobody_and_has_not_passed(once: bool, s
 
 
 @pytest.mark.parametrize(
+    ("serves", "replicated", "approved", "seen", "allowed"),
+    [
+        ("source", "done", False, "source", True),
+        ("source", "running", False, "source", True),
+        ("target", "done", False, "target", False),
+        ("target", "done", True, "target", True),
+        ("source", "absent", False, "unknown", False),  # retired, or not replicated yet: no journal says that nobody is served
+        ("source", "absent", True, "unknown", True),
+    ],
+)
+def test_what_may_serve_is_broken_with_consent_only(serves: str, replicated: str, approved: bool, seen: str, allowed: bool) -> None:
+    variables = {"__failover_test_read": read(serves, replicated=replicated), "failover_test_approved": approved}
+    assert made_by("failover_test", "__failover_test_serves", variables) == seen
+    assert made_by("failover_test", "__failover_test_allowed", variables) is allowed
+
+
+@pytest.mark.parametrize(
     ("serves", "replicated", "follows", "caught_up_s"), [("source", "done", True, 0.7), ("source", "absent", False, None), ("target", "done", False, None)]
 )
 def test_following_is_looked_at_where_the_target_follows(serves: str, replicated: str, follows: bool, caught_up_s: float | None) -> None:
