@@ -53,13 +53,18 @@ class Member:
         return self.role in ("sync_standby", "quorum_standby")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cluster:
     """A cluster as one member sees it."""
 
     scope: str
     paused: bool
     members: tuple[Member, ...]
+
+    def __repr__(self) -> str:
+        """In words, for whoever waits for it in vain."""
+        told = [f"{member.name} is {member.role}, {member.state}, timeline {member.timeline or 'unknown'}" for member in self.members]
+        return "; ".join([*(["automatic failover is paused"] if self.paused else []), *(told or ["no member"])])
 
     @property
     def leader(self) -> Member | None:

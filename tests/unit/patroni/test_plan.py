@@ -45,6 +45,12 @@ def test_what_is_not_patroni_is_refused(document: dict[str, t.Any]) -> None:
         cluster_of(document, "http://fake/cluster")
 
 
+def test_who_waits_in_vain_reads_words() -> None:
+    seen = cluster(THREE[0], member("pg3", state="stopped", timeline=None), pause=True)
+    assert repr(seen) == "automatic failover is paused; pg1 is leader, running, timeline 4; pg3 is replica, stopped, timeline unknown"
+    assert repr(cluster()) == "no member"
+
+
 @pytest.mark.parametrize(
     ("name", "actions"), [("any", []), ("pg1", []), ("pg2", ["switchover from pg1 to pg2"])], ids=["anybody", "leads already", "synchronous standby"]
 )
