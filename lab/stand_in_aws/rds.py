@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
+import secrets
 import time
 import uuid
 from collections.abc import Callable
@@ -14,10 +16,11 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.rds.exceptions import RDSClientError
-from moto.rds.models import DBInstance, RDSBackend
+from moto.rds.models import DBInstance, MasterUserSecret, RDSBackend
 from moto.rds.responses import RDSResponse
 
 from . import catalogue, rules
+from .backing import Backing, beside
 
 # What waits for the window where it is not asked for at once: its name among the pending values, and moto's attribute.
 PENDABLE = {
@@ -43,6 +46,8 @@ _KEPT = {
 # Seconds that a change takes; a test has no time, a demonstration shows it.
 delay_seconds = 0.0
 now = time.monotonic
+# The servers behind the instances; None where an instance is an entry only.
+backing: Backing | None = None
 
 
 def refuse(found: rules.Refusal) -> None:
@@ -70,6 +75,31 @@ def tell(instance: DBInstance, message: str, category: str = "availability") -> 
 def after_a_while(instance: DBInstance, work: Callable[[], None], share: float = 1.0) -> None:
     """Have something happen to an instance when a change has taken its time, or a share of it."""
     instance.to_come.append((now() + delay_seconds * share, work))
+
+
+def happen(instance: DBInstance, work: Callable[[Backing], None], finish: Callable[[], None]) -> None:
+    """Have it done to the instance's server while the service goes on answering; where there is none it takes its time only."""
+    servers = backing
+    if servers is None:
+        after_a_while(instance, finish)
+        return
+
+    def do() -> None:
+        try:
+            work(servers)
+        except (OSError, RuntimeError) as error:
+            instance.status = "incompatible-parameters"
+            tell(instance, f"The server did not come up: {error}", "failure")
+        else:
+            finish()
+
+    beside(do)
+
+
+def parameters_of(instance: DBInstance) -> dict[str, str]:
+    """What an instance's group sets. Formulas are left to the server: the memory of the lab's hosts is not that of the class."""
+    found = {name: str(one.get("ParameterValue", "")) for group in instance.db_parameter_groups() for name, one in group.parameters.items()}
+    return {name: value for name, value in found.items() if value and "{" not in value}
 
 
 def settle(backend: RDSBackend) -> None:
@@ -146,8 +176,26 @@ def create_db_instance(original: Callable[[RDSResponse], ActionResult], response
         instance.status, instance.secondary_availability_zone = "available", other_zone(instance)
         tell(instance, "DB instance created", "creation")
 
-    after_a_while(instance, finish)
+    wanted = {"admin": params.get("MasterUsername"), "password": _password_of(instance), "database": instance.db_name or "postgres", "port": int(instance.port)}
+    happen(
+        instance,
+        lambda servers: servers.make(
+            instance.db_instance_identifier, instance.address, instance.availability_zone, parameters=parameters_of(instance), **wanted
+        ),
+        finish,
+    )
     return answer
+
+
+def _password_of(instance: DBInstance) -> str:
+    if not instance.manage_master_user_password:
+        return str(instance.master_user_password)
+    return str(json.loads(instance.master_user_secret.secret.secret_string)["password"])
+
+
+def secret_string(secret: MasterUserSecret) -> str:
+    """The administrator's name and a password of its own; moto's is always the same."""
+    return json.dumps({"username": secret.resource.master_username, "password": secrets.token_urlsafe(21)})
 
 
 def modify_db_instance(original: Callable[[RDSResponse], ActionResult], response: RDSResponse) -> ActionResult:
@@ -203,7 +251,14 @@ def reboot_db_instance(_original: Callable[[RDSResponse], ActionResult], respons
             tell(instance, "DB instance restarted")
         instance.parameters_wait, instance.status = False, "available"
 
-    after_a_while(instance, finish)
+    name, zone, other = instance.db_instance_identifier, instance.availability_zone, instance.secondary_availability_zone
+    happen(
+        instance,
+        lambda servers: (
+            servers.fail_over(name, instance.address, zone, other, parameters_of(instance)) if forced else servers.restart(name, zone, parameters_of(instance))
+        ),
+        finish,
+    )
     return ActionResult({"DBInstance": instance})
 
 
@@ -215,7 +270,11 @@ def delete_db_instance(_original: Callable[[RDSResponse], ActionResult], respons
     if snapshot:
         backend.validate_db_snapshot_identifier(snapshot, parameter_name="FinalDBSnapshotIdentifier")
     instance.status = "deleting"
-    after_a_while(instance, lambda: backend.delete_db_instance(name, snapshot, skip_final_snapshot=not snapshot) and None)
+    happen(
+        instance,
+        lambda servers: servers.end(name, instance.address, instance.availability_zone),
+        lambda: backend.delete_db_instance(name, snapshot, skip_final_snapshot=not snapshot) and None,
+    )
     return ActionResult({"DBInstance": instance})
 
 
@@ -348,10 +407,13 @@ def reset_db_parameter_group(response: RDSResponse) -> ActionResult:
 
 def _wait_for_reboot(backend: RDSBackend, group: str, parameters: list[str]) -> None:
     known = catalogue.parameters()
-    if any(known[name]["ApplyType"] == "static" for name in parameters):
-        for instance in backend.databases.values():
+    static = any(known[name]["ApplyType"] == "static" for name in parameters)
+    for instance in backend.databases.values():
+        if (instance.db_parameter_group_name or "").lower() == group:
             prepare(instance)
-            instance.parameters_wait |= (instance.db_parameter_group_name or "").lower() == group
+            instance.parameters_wait |= static
+            if backing is not None and instance.status == "available":
+                backing.set(instance.db_instance_identifier, instance.availability_zone, parameters_of(instance))
 
 
 def delete_db_parameter_group(original: Callable[[RDSResponse], ActionResult], response: RDSResponse) -> ActionResult:
@@ -392,6 +454,7 @@ def install() -> None:
     address = DBInstance.endpoint.fget
     DBInstance.endpoint = property(lambda instance: None if instance.status == "creating" else address(instance))
     DBInstance.db_parameter_group_status_list = property(_parameter_groups)
+    MasterUserSecret._generate_secret_string = secret_string
 
 
 def _around(function: Callable[..., ActionResult], original: Callable[[RDSResponse], ActionResult]) -> Callable[[RDSResponse], ActionResult]:
