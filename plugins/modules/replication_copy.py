@@ -96,6 +96,12 @@ options:
       passfile:
         description: Password file on the target's servers. The password itself is no part of the subscription.
         type: str
+      password_file:
+        description:
+          - File on this host that holds the password alone, for servers on which nothing of ours is. It is part of the subscription then, which
+            only its owner and superusers may read, and is sent over TLS with channel binding.
+          - Not together with C(passfile).
+        type: path
       ca_file:
         description: CA certificate on the target's servers; verifies the source fully when given.
         type: str
@@ -252,7 +258,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
@@ -271,6 +277,7 @@ def argument_spec() -> dict[str, t.Any]:
         "port": {"type": "int", "default": 5432},
         "user": {"type": "str", "required": True},
         "passfile": {"type": "str", "no_log": False},
+        "password_file": {"type": "path", "no_log": False},
         "ca_file": {"type": "str"},
     }
     return {
@@ -325,14 +332,31 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
     )
     link = None
     if params["link"]:
-        with_database = {**params["link"], "dbname": _database(settings)}
-        link = Link(**with_database)
+        link = _link(params["link"], _database(settings))
     elif params["method"] == "logical":
         raise UsageError("Method logical needs option link: how the target's servers reach the source.")
     # No announcement opens them before the cutover says which one does.
     hooks = own.Hooks(refuse=refuse_when_target_serves, guards=guards.install_statement(schema.GuardAwaiting(epoch=0, opens="target")))
     again = Again(tuple(params["again"]), params["again_because"])
     return copy_run.run(settings, link, programs.Programs(settings, run_command), hooks, check_mode, params["repeat"], again)
+
+
+def _link(declared: dict[str, t.Any], database: str) -> Link:
+    """How the target's servers reach the source.
+
+    :raises ClientError: the password cannot be read
+    :raises UsageError: it is given twice
+    """
+    password = None
+    if declared["password_file"]:
+        if declared["passfile"]:
+            raise UsageError("Option link has passfile and password_file: the password is on the target's servers, or in the subscription.")
+        try:
+            with open(declared["password_file"], encoding="utf-8") as handle:
+                password = handle.read().removesuffix("\n")
+        except OSError as error:
+            raise ClientError(f"Cannot read the password of the link: {error.strerror} ({declared['password_file']}).") from error
+    return Link(declared["host"], declared["port"], declared["user"], database, declared["passfile"], declared["ca_file"], password)
 
 
 def refuse_when_target_serves(source: Connection, target: Connection) -> None:

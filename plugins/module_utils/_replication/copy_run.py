@@ -559,10 +559,14 @@ class _Copy:
         except ClientError as error:
             raise ClientError(
                 f"The target cannot follow the source as role {self.link.user} at {self.link.host}:{self.link.port}. {error.message} "
-                f"Look at the source's pg_hba.conf, the role's password and the files on the target's servers ({self.link.passfile}, {self.link.ca_file})."
+                f"Look at the source's pg_hba.conf, the role's password{self._files_of_the_link()}."
             ) from error
         finally:
             connection.close()
+
+    def _files_of_the_link(self) -> str:
+        files = [file for file in (self.link.passfile, self.link.ca_file) if file] if self.link else []
+        return f" and the files on the target's servers ({', '.join(files)})" if files else ""
 
     def _give_up(self, error: PgHaError) -> bool:
         """Record the failure, and leave no slot behind that would keep the source's WAL; unless what is finished is kept for the next run.

@@ -134,7 +134,7 @@ class Migration:
     def copy(self, check_mode=False, **options):
         spec = replication_copy.argument_spec()
         params = {name: option.get("default") for name, option in spec.items()}
-        link = {"host": "127.0.0.1", "port": self.server.port, "user": "postgres", "passfile": None, "ca_file": None}
+        link = {"host": "127.0.0.1", "port": self.server.port, "user": "postgres", "passfile": None, "password_file": None, "ca_file": None}
         params.update(service_file=self.service_file, link=link, jobs=2, programs_directory=str(self.server.bin), work_directory=str(self.folder))
         params.update(options)
         return replication_copy.run(params, check_mode, self.run_command)
