@@ -1,8 +1,15 @@
 #!/usr/bin/env python
-"""Serve the stand-in until it is told to stop: `serve.py PORT [DELAY_SECONDS]`; port 0 takes a free one. Prints its address."""
+"""Serve the stand-in until it is told to stop, and print its address.
+
+    serve.py PORT [--delay SECONDS] [--bind ADDRESS] [--host ZONE=ADDRESS:PORT ... --names FILE --authority FOLDER [--detection SECONDS]]
+
+Port 0 takes a free one. With hosts (host.py, one for each zone: a, b) every instance is a real PostgreSQL on one of them. FILE holds the endpoints' names in
+the form of /etc/hosts, for a name server; FOLDER is that of the authority whose certificates they have.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -16,16 +23,47 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from moto.server import ThreadedMotoServer  # noqa: E402
 
 from stand_in_aws import rds  # noqa: E402
+from stand_in_aws.authority import Authority  # noqa: E402
+from stand_in_aws.backing import Backing  # noqa: E402
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="how long a change takes where no server does")
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS")
+    parser.add_argument("--host", action="append", default=[], metavar="ZONE=ADDRESS:PORT")
+    parser.add_argument("--names", type=Path, metavar="FILE")
+    parser.add_argument("--authority", type=Path, metavar="FOLDER")
+    parser.add_argument("--detection", type=float, default=5.0, metavar="SECONDS", help="what passes before a standby takes over")
+    found = parser.parse_args(arguments)
+    if found.host and not (found.names and found.authority):
+        parser.error("--host needs --names and --authority")
+    return found
+
+
+def backing_of(arguments: argparse.Namespace) -> Backing | None:
+    """The servers behind the instances; None without hosts."""
+    if not arguments.host:
+        return None
+    hosts = {}
+    for one in arguments.host:
+        zone, _is, where = one.partition("=")
+        address, _colon, port = where.rpartition(":")
+        hosts[zone] = (address, int(port))
+    return Backing(hosts, arguments.names, Authority(arguments.authority).sign, detection_seconds=arguments.detection)
 
 
 def main() -> int:
     """Serve."""
+    arguments = parse(sys.argv[1:])
     rds.install()
-    rds.delay_seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    rds.delay_seconds, rds.backing = arguments.delay, backing_of(arguments)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=int(sys.argv[1]), verbose=False)
+    server = ThreadedMotoServer(ip_address=arguments.bind, port=arguments.port, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     print(f"http://{host}:{port}", flush=True)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import pathlib
@@ -19,27 +18,12 @@ from http.server import ThreadingHTTPServer
 
 import psycopg2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from stand_in_aws import backing, host
+from stand_in_aws import authority, backing, host, serve
 from stand_in_aws import rds as stand_in
 
 from .conftest import REGION, Service
 
 ADDRESSES = {"a": "127.0.0.1", "b": "127.0.0.2"}
-
-
-def certificate(name: str) -> backing.Certificate:
-    """One that vouches for itself."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-    made = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key()).serial_number(x509.random_serial_number())
-    made = made.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
-    signed = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False).sign(key, hashes.SHA256())
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return backing.Certificate(signed.public_bytes(serialization.Encoding.PEM).decode(), key.private_bytes(*form).decode())
 
 
 def free_port() -> int:
@@ -75,8 +59,9 @@ class Instance:
 
     def connect(self, user: str, password: str, **more: t.Any) -> t.Any:
         """A session."""
-        wanted = {"dbname": "freight", "sslmode": "require", "connect_timeout": 5, **more}
-        made = psycopg2.connect(host=self.address, port=self.port, user=user, password=password, **wanted)
+        name = self.wait()["Endpoint"]["Address"]
+        wanted = {"dbname": "freight", "sslmode": "verify-full", "sslrootcert": str(self.names.parent / "authority" / "ca.crt"), "connect_timeout": 5, **more}
+        made = psycopg2.connect(host=name, hostaddr=self.address, port=self.port, user=user, password=password, **wanted)
         made.autocommit = True
         return made
 
@@ -103,7 +88,7 @@ def instance(aws: Service, network: dict[str, str], monkeypatch: pytest.MonkeyPa
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     names, port = folder / "names", free_port()
     where = {zone: (ADDRESSES[zone], int(server.server_address[1])) for zone, server in servers.items()}
-    monkeypatch.setattr(stand_in, "backing", backing.Backing(where, names, certificate, detection_seconds=0.0))
+    monkeypatch.setattr(stand_in, "backing", backing.Backing(where, names, authority.Authority(folder / "authority").sign, detection_seconds=0.0))
     rds = aws.client("rds")
     rds.create_db_parameter_group(DBParameterGroupName="freight-17", DBParameterGroupFamily="postgres17", Description="freight")
     wanted = {"rds.logical_replication": "1", "work_mem": "16384"}
@@ -212,3 +197,14 @@ def test_a_deleted_instance_is_gone(instance: Instance) -> None:
         time.sleep(0.1)
     assert rds.describe_db_instances()["DBInstances"] == [] and instance.names.read_text(encoding="utf-8") == ""
     assert not any(one.volume("freight").runs_here() for one in instance.hosts.values())
+
+
+def test_hosts_are_named_by_zone_and_need_names_and_an_authority(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["0", "--host", "a=10.0.0.1:9400", "--host", "b=db-b:9401", "--names", str(tmp_path / "names"), "--authority", str(tmp_path / "ca")]
+    made = serve.backing_of(serve.parse(given))
+    assert made is not None and made.hosts == {"a": ("10.0.0.1", 9400), "b": ("db-b", 9401)}
+    assert (tmp_path / "ca" / "ca.key").stat().st_mode & 0o777 == 0o600
+    assert serve.backing_of(serve.parse(["0"])) is None
+    with pytest.raises(SystemExit):
+        serve.parse(given[:3])
+    assert "--host needs --names and --authority" in capsys.readouterr().err
