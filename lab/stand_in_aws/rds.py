@@ -176,7 +176,12 @@ def create_db_instance(original: Callable[[RDSResponse], ActionResult], response
         instance.status, instance.secondary_availability_zone = "available", other_zone(instance)
         tell(instance, "DB instance created", "creation")
 
-    wanted = {"admin": params.get("MasterUsername"), "password": _password_of(instance), "database": instance.db_name or "postgres", "port": int(instance.port)}
+    wanted = {
+        "admin": params.get("MasterUsername"),
+        "password": _password_of(instance, params),
+        "database": instance.db_name or "postgres",
+        "port": int(instance.port),
+    }
     happen(
         instance,
         lambda servers: servers.make(
@@ -187,9 +192,9 @@ def create_db_instance(original: Callable[[RDSResponse], ActionResult], response
     return answer
 
 
-def _password_of(instance: DBInstance) -> str:
+def _password_of(instance: DBInstance, params: Any) -> str:
     if not instance.manage_master_user_password:
-        return str(instance.master_user_password)
+        return str(params.get("MasterUserPassword"))
     return str(json.loads(instance.master_user_secret.secret.secret_string)["password"])
 
 
