@@ -62,7 +62,7 @@ class Migration:
         client.query(self.here, self.application)
         params = {name: option.get("default") for name, option in replication_copy.argument_spec().items()}
         params.update(service_file=self.service_file, method=method, parts="schema" if method == "dump" else "all", jobs=2, work_directory=str(folder))
-        params["link"] = None if method == "dump" else {**self.reach(), "passfile": None, "ca_file": None}
+        params["link"] = None if method == "dump" else {**self.reach(), "passfile": None, "password_file": None, "ca_file": None}
         replication_copy.run(params, False, run_command)
         self.make_poolers(monkeypatch)
         # The server of the tests runs without fsync.
