@@ -72,7 +72,10 @@ class Session:
         return "accepted", begin
 
     def _open(self) -> t.Any:
-        connection = psycopg2.connect(service=self.side, user=self.role, application_name="freight_witness", options="-c statement_timeout=15000")
+        # A proxy keeps a connection whose server has died while it was made: without a bound of its own a session would wait for ever.
+        connection = psycopg2.connect(
+            service=self.side, user=self.role, application_name="freight_witness", options="-c statement_timeout=15000", connect_timeout=5
+        )
         connection.autocommit = True
         if self.kind == "prepared":
             with connection.cursor() as cursor:
