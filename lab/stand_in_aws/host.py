@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 """A database host of the stand-in: what an instance of RDS would run on. Serves HTTP for the stand-in alone: `host.py PORT [VOLUMES [PROGRAMS]]`.
 
 Two hosts see the same volumes, as the service mirrors an instance's storage to the standby's zone: one of them runs the server. After a failover the other one
