@@ -30,8 +30,7 @@ class Backing:
     """Two hosts and a file of names.
 
     :param hosts: by the last letter of the zone, (address, port of its agent)
-    :param names: file in the form of /etc/hosts, which a name server reads
-    :param read_again: has the name server read it
+    :param names: file in the form of /etc/hosts, which a name server watches
     :param certificate: for an endpoint's name
     :param detection_seconds: what passes before the service has a standby take over
     """
@@ -39,9 +38,7 @@ class Backing:
     hosts: dict[str, tuple[str, int]]
     names: Path
     certificate: Callable[[str], Certificate]
-    read_again: Callable[[], None] = lambda: None
     detection_seconds: float = 5.0
-    sleep: Callable[[float], None] = time.sleep
     at: dict[str, str] = field(default_factory=dict)
 
     def make(self, instance: str, endpoint: str, zone: str, parameters: dict[str, str], **wanted: Any) -> None:
@@ -54,7 +51,7 @@ class Backing:
     def fail_over(self, instance: str, endpoint: str, old: str, new: str, parameters: dict[str, str]) -> None:
         """It ends in one zone, and starts in the other one on what has been written."""
         self._ask(old, "stop", instance=instance, how="immediate")
-        self.sleep(self.detection_seconds)
+        time.sleep(self.detection_seconds)
         self._ask(new, "start", instance=instance, parameters=parameters)
         self._lead(endpoint, new)
 
@@ -79,7 +76,6 @@ class Backing:
 
     def _write(self) -> None:
         self.names.write_text("".join(f"{address} {endpoint}\n" for endpoint, address in sorted(self.at.items())), encoding="utf-8")
-        self.read_again()
 
     def _host(self, zone: str) -> tuple[str, int]:
         return self.hosts[zone[-1]]
@@ -95,8 +91,6 @@ class Backing:
             raise RuntimeError(f"{operation} in {zone}: {error.read().decode(errors='replace')}") from error
 
 
-def beside(work: Callable[[], None]) -> threading.Thread:
+def beside(work: Callable[[], None]) -> None:
     """Have it happen while the service goes on answering."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=work, daemon=True).start()

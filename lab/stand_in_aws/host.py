@@ -55,9 +55,14 @@ class Failed(Exception):
     """A program of PostgreSQL said no; its words."""
 
 
+def quoted(text: str) -> str:
+    """A string of postgresql.conf."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
 def literal(text: str) -> str:
     """A string constant of SQL."""
-    return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    return f"E{quoted(text)}"
 
 
 def name(text: str) -> str:
@@ -114,7 +119,7 @@ class Volume:
         own = {key: value for key, value in parameters.items() if not key.startswith(NOT_THE_SERVERS)}
         if parameters.get("rds.logical_replication") in ("1", "on", "true"):
             own["wal_level"] = "logical"
-        lines = [f"{key} = {literal(value).strip().removeprefix('E')}\n" for key, value in sorted(own.items())]
+        lines = [f"{key} = {quoted(value)}\n" for key, value in sorted(own.items())]
         self._write("parameters.conf", "".join(lines))
         if reload:
             self._run("pg_ctl", "-D", self.data, "reload")

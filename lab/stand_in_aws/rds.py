@@ -394,7 +394,7 @@ def modify_db_parameter_group(original: Callable[[RDSResponse], ActionResult], r
     group = response.backend.db_parameter_groups[response.params.get("DBParameterGroupName").lower()]
     for one in wanted:
         group.parameters[one["ParameterName"]]["Source"] = "user"
-    _wait_for_reboot(response.backend, group.name, [one["ParameterName"] for one in wanted])
+    _take_up(response.backend, group.name, [one["ParameterName"] for one in wanted])
     return answer
 
 
@@ -406,11 +406,11 @@ def reset_db_parameter_group(response: RDSResponse) -> ActionResult:
     chosen = list(group.parameters) if response.params.get("ResetAllParameters") else named
     for one in chosen:
         group.parameters.pop(one, None)
-    _wait_for_reboot(response.backend, name, chosen)
+    _take_up(response.backend, name, chosen)
     return ActionResult({"DBParameterGroupName": name})
 
 
-def _wait_for_reboot(backend: RDSBackend, group: str, parameters: list[str]) -> None:
+def _take_up(backend: RDSBackend, group: str, parameters: list[str]) -> None:
     known = catalogue.parameters()
     static = any(known[name]["ApplyType"] == "static" for name in parameters)
     for instance in backend.databases.values():

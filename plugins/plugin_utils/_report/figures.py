@@ -68,9 +68,10 @@ def pace(by_table: t.Sequence[t.Mapping[str, t.Any]]) -> tuple[float, list[float
     :param by_table: of replication.json
     :returns: seconds that one part stands for, and the pace in each part
     """
-    length = max((row["to_s"] for row in by_table), default=0.0) / _PARTS
-    if length <= 0:
+    end = max((row["to_s"] for row in by_table), default=0.0)
+    if end <= 0:
         return 0.0, []
+    length = end / _PARTS
     parts = [0.0] * _PARTS
     for row in by_table:
         took = row["to_s"] - row["from_s"]

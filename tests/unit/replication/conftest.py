@@ -131,11 +131,14 @@ class Migration:
     def commands(self):
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    def reach(self, **changed):
+        """Option ``link`` of the copy: how the target reaches the source."""
+        return {"host": "127.0.0.1", "port": self.server.port, "user": "postgres", "passfile": None, "password_file": None, "ca_file": None, **changed}
+
     def copy(self, check_mode=False, **options):
         spec = replication_copy.argument_spec()
         params = {name: option.get("default") for name, option in spec.items()}
-        link = {"host": "127.0.0.1", "port": self.server.port, "user": "postgres", "passfile": None, "password_file": None, "ca_file": None}
-        params.update(service_file=self.service_file, link=link, jobs=2, programs_directory=str(self.server.bin), work_directory=str(self.folder))
+        params.update(service_file=self.service_file, link=self.reach(), jobs=2, programs_directory=str(self.server.bin), work_directory=str(self.folder))
         params.update(options)
         return replication_copy.run(params, check_mode, self.run_command)
 

@@ -121,16 +121,11 @@ def test_an_interrupted_copy_is_thrown_away_and_made_again(migration):
     assert migration.link("following").result["link"]["following"]
 
 
-def link_of(migration, **changed):
-    """How the target reaches the source, as the module is given it."""
-    return {"host": "127.0.0.1", "port": migration.server.port, "user": "postgres", "passfile": None, "password_file": None, "ca_file": None, **changed}
-
-
 def test_a_password_for_servers_on_which_nothing_is_ours_stands_in_the_subscription(migration, monkeypatch, tmp_path):
     file, seen = tmp_path / "password", []
     file.write_text("it's a \\ secret\n", encoding="utf-8")
     monkeypatch.setattr(replication_copy.copy_run, "run", lambda _settings, link, *_rest: seen.append(link))
-    migration.copy(link=link_of(migration, password_file=str(file)))
+    migration.copy(link=migration.reach(password_file=str(file)))
     told = seen[0].conninfo("x")
     assert "password='it\\'s a \\\\ secret'" in told and "sslmode='require'" in told and "channel_binding='require'" in told
     assert "secret" not in repr(seen[0])
@@ -145,13 +140,13 @@ def test_a_password_for_servers_on_which_nothing_is_ours_stands_in_the_subscript
 )
 def test_a_password_that_cannot_be_read_or_is_given_twice_is_refused(migration, changed, kind, words):
     with pytest.raises(kind, match=words):
-        migration.copy(link=link_of(migration, **changed))
+        migration.copy(link=migration.reach(**changed))
 
 
 def test_a_failure_leaves_no_slot_and_says_why(migration):
     migration.do("source", "ALTER TABLE public.child ADD CHECK (id < 0) NOT VALID")
     with pytest.raises(ClientError, match="postgres_of_nowhere"):
-        migration.copy(link=link_of(migration, user="postgres_of_nowhere"))
+        migration.copy(link=migration.reach(user="postgres_of_nowhere"))
     assert migration.value("source", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_forward'") == 0
     assert migration.value("source", "SELECT count(*) FROM pg_publication") == 0
     info = migration.info()["initial_copy"]
