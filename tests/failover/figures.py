@@ -6,6 +6,27 @@ from typing import Any
 
 from ansible_collections.freight.pg_ha.plugins.plugin_utils._report.figures import LAYERS
 
+CRASH, LOSS, PLANNED = (5000, 5000), (30000, 25000), (2500, 2500)
+# What the lab has to show of a scenario with the shipped settings, in ms: the worst run, and the median of all
+BOUNDS = {
+    "switchover": PLANNED,
+    **dict.fromkeys(("postmaster_killed", "patroni_killed", "patroni_and_postmaster_killed", "leader_stopped"), CRASH),
+    **dict.fromkeys(("leader_off", "leader_cut_off", "leader_cut_from_peers", "leader_cut_from_standbys", "leader_cut_one_way", "leader_frozen"), LOSS),
+}
+
+
+def beyond_bounds(rows: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each scenario that was slower than the lab has to show.
+
+    :param rows: one per scenario, as the report sums them up
+    """
+    found = []
+    for row in rows:
+        worst, median = BOUNDS.get(row["name"], (row["budget_ms"], row["budget_ms"]))
+        if row["worst_ms"] > worst or row["median_ms"] > median:
+            found.append(f"{row['name']}: worst {row['worst_ms']} ms, median {row['median_ms']} ms; it has to be at most {worst} and {median} ms.")
+    return found
+
 
 def render(rows: list[dict[str, Any]]) -> str:
     """A table for a terminal.

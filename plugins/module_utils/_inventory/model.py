@@ -83,6 +83,7 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_failover_approved", "boolean"),
         Key("pg_ha_failover_hosts_approved", "boolean"),
         Key("pg_ha_failover_scenarios", "list"),
+        Key("pg_ha_failover_budget_seconds", "seconds", least=0.1, most=3600, why="no route notices a lost server sooner"),
         Key("pg_ha_power_off_command", "list"),
         Key("pg_ha_power_on_command", "list"),
         Key("pg_ha_maintenance_update", "boolean"),

@@ -49,6 +49,15 @@ def test_worst_and_median_of_each_scenario() -> None:
     assert len({len(line) for line in text}) == 1 and text[1].split()[:4] == ["a", "3", "2", "3000"]
 
 
+def test_the_lab_is_held_to_tighter_bounds_than_a_budget() -> None:
+    rows = scenarios(
+        [row("switchover", 2501, 1000), row("leader_off", 26000, 1), row("leader_off", 24000, 1), row("leader_off", 24500, 1), row("store_lost", 5000, 1)]
+    )
+    assert figures.beyond_bounds(rows) == ["switchover: worst 2501 ms, median 2501 ms; it has to be at most 2500 and 2500 ms."]
+    assert len(figures.beyond_bounds(scenarios([row("leader_off", 26000, 1), row("store_lost", 5001, 1)]))) == 2
+    assert {path.stem for path in SCENARIOS} > set(figures.BOUNDS)
+
+
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_a_scenario_says_what_the_role_can_do(path: pathlib.Path) -> None:
     scenario = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -127,6 +136,7 @@ def test_following_is_looked_at_where_the_target_follows(serves: str, replicated
         "__failover_test_read": read(serves, replicated=replicated),
         "__failover_test_following": {"lag": [{"seconds": 0.0, "bytes": 90000}, {"seconds": 0.7, "bytes": 0}]},
         "__failover_test_ledger": {"verdict": VERDICT},
+        "failover_test_budget_seconds": None,
         "__failover_test_scenario": {"title": "T", "budget_ms": 5000, "faults": [{"kind": "unit_stopped"}]},
         "__failover_test_case": ["a", 1],
         "__failover_test_hits": [["pg1"]],
@@ -135,6 +145,12 @@ def test_following_is_looked_at_where_the_target_follows(serves: str, replicated
     }
     assert made_by("failover_test", "__failover_test_follows", variables) is follows
     assert made_by("failover_test", "__failover_test_row", variables)["caught_up_s"] == caught_up_s
+
+
+@pytest.mark.parametrize(("given", "budget_ms"), [(None, 5000), (12.5, 12500), ("7", 7000)])
+def test_a_budget_for_all_counts_instead_of_the_scenarios_own(given: t.Any, budget_ms: int) -> None:
+    variables = {"__failover_test_scenario": {"title": "T", "budget_ms": 5000}, "failover_test_budget_seconds": given}
+    assert made_by("failover_test", "__failover_test_budget_ms", variables) == budget_ms
 
 
 @pytest.mark.parametrize(
@@ -153,6 +169,7 @@ def test_following_is_looked_at_where_the_target_follows(serves: str, replicated
 def test_what_does_not_pass_says_why(verdict: dict[str, t.Any], scenario: dict[str, t.Any], reason: str | None) -> None:
     variables = {
         "__failover_test_ledger": {"verdict": {**VERDICT, **verdict}},
+        "failover_test_budget_seconds": None,
         "__failover_test_scenario": {"title": "T", "budget_ms": 5000, "faults": [{"kind": "unit_stopped"}], **scenario},
         "__failover_test_case": ["a", 1],
         "__failover_test_hits": [["pg1"]],
