@@ -67,7 +67,8 @@ function clientOf(hosts) {
   let current = 0
   return class extends pg.Client {
     constructor(options) {
-      super({ ...options, ...hosts[current] })
+      // pg's pool hides the password from whoever copies its options.
+      super({ ...options, password: options.password, ...hosts[current] })
     }
 
     async #choose() {

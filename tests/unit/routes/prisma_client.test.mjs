@@ -53,6 +53,14 @@ test('a host that does not answer is passed over, and the next connection begins
   await assert.rejects(new Client({ ...config, refuse: true }).connect(), /refused/)
 })
 
+test('a connection of the pool has its password, which the pool hides from being copied', () => {
+  const { read } = connect(class { constructor(options) { this.options = options } }, {}, { DATABASE_URL: uri('lb1'), DATABASE_READ_URL: uri('lb1') })
+  const { Client, password, ...options } = read.options.adapter.config
+  Object.defineProperty(options, 'password', { value: password, enumerable: false })
+  assert.ok(password.length > 0)
+  assert.equal(new Client(options).password, password)
+})
+
 test('connections are bounded, and options reach Prisma', () => {
   const { read } = connect(class { constructor(options) { this.options = options } }, { max: 3, log: ['warn'] }, { DATABASE_URL: uri('lb1'), DATABASE_READ_URL: uri('lb1') })
   const { max, connectionTimeoutMillis, query_timeout: answer, keepAlive } = read.options.adapter.config
