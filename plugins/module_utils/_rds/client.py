@@ -43,14 +43,17 @@ _UNKNOWN_KEY = ("InvalidClientTokenId", "UnrecognizedClientException", "Signatur
 _THROTTLED = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException")
 
 
-def explain(operation: str, code: str, message: str) -> PgHaError:
+def explain(operation: str, code: str, message: str, service: str = "rds") -> PgHaError:
     """One sentence for what the service has answered.
 
     :param operation: of the API, e.g. ``ModifyDBInstance``
+    :param service: as permissions name it
     """
     said = " ".join(message.split()).rstrip(".")
     if code in _DENIED:
-        return ClientError(f"AWS does not permit {operation} (action rds:{operation}) to these credentials: {said}. Attach the policy that docs/rds.md lists.")
+        return ClientError(
+            f"AWS does not permit {operation} (action {service}:{operation}) to these credentials: {said}. Attach the policy that docs/rds.md lists."
+        )
     if code in _EXPIRED:
         return ClientError(f"The credentials for AWS have expired, so {operation} was refused: log in again, and run the same again.")
     if code in _UNKNOWN_KEY:
@@ -63,16 +66,17 @@ def explain(operation: str, code: str, message: str) -> PgHaError:
 
 
 @contextmanager
-def translated(operation: str, region: str | None) -> t.Iterator[None]:
+def translated(operation: str, region: str | None, service: str = "rds") -> t.Iterator[None]:
     """Botocore's exceptions become ours.
 
+    :param service: as permissions name it
     :raises PgHaError: for every one of them
     """
     try:
         yield
     except botocore.exceptions.ClientError as error:
         said = error.response.get("Error", {})
-        raise explain(operation, said.get("Code", "no code"), said.get("Message", "no message")) from error
+        raise explain(operation, said.get("Code", "no code"), said.get("Message", "no message"), service) from error
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
         raise UsageError("There are no credentials for AWS: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile.") from error
     except (botocore.exceptions.SSOTokenLoadError, botocore.exceptions.TokenRetrievalError) as error:
@@ -83,6 +87,24 @@ def translated(operation: str, region: str | None) -> t.Iterator[None]:
         raise ClientError(f"No answer to {operation} in region {region}: {' '.join(str(error).split())}") from error
     except botocore.exceptions.BotoCoreError as error:
         raise ClientError(f"{operation} failed before it reached AWS: {' '.join(str(error).split())}") from error
+
+
+def open_session(params: dict[str, t.Any]) -> tuple[t.Any, str]:
+    """A session of boto3 and its region, from a module's options and the environment, as all of AWS's tools read it; boto3 alone does not read AWS_REGION.
+
+    :raises UsageError: no region, one that does not exist, or an unknown profile
+    """
+    try:
+        session = boto3.session.Session(profile_name=params["profile"], region_name=params["region"] or os.environ.get("AWS_REGION"))
+    except botocore.exceptions.ProfileNotFound as error:
+        raise UsageError(f"profile {params['profile']} is not in AWS's configuration on this host: name one that is.") from error
+    region = session.region_name
+    if not region:
+        raise UsageError("No region of AWS is given: set region, or AWS_REGION.")
+    known = [name for partition in session.get_available_partitions() for name in session.get_available_regions("rds", partition_name=partition)]
+    if region not in known:
+        raise UsageError(f"region {region!r} is none of AWS's that have RDS: give one like eu-central-1, or a boto3 that knows it.")
+    return session, region
 
 
 class RdsClient:
@@ -98,20 +120,11 @@ class RdsClient:
 
     @classmethod
     def open(cls, params: dict[str, t.Any], read_only: bool) -> RdsClient:
-        """A client from a module's options and the environment, as all of AWS's tools read it; boto3 alone does not read AWS_REGION.
+        """A client from a module's options and the environment.
 
         :raises UsageError: no region, one that does not exist, or an unknown profile
         """
-        try:
-            session = boto3.session.Session(profile_name=params["profile"], region_name=params["region"] or os.environ.get("AWS_REGION"))
-        except botocore.exceptions.ProfileNotFound as error:
-            raise UsageError(f"profile {params['profile']} is not in AWS's configuration on this host: name one that is.") from error
-        region = session.region_name
-        if not region:
-            raise UsageError("No region of AWS is given: set region, or AWS_REGION.")
-        known = [name for partition in session.get_available_partitions() for name in session.get_available_regions("rds", partition_name=partition)]
-        if region not in known:
-            raise UsageError(f"region {region!r} is none of AWS's that have RDS: give one like eu-central-1, or a boto3 that knows it.")
+        session, region = open_session(params)
         config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"mode": "standard", "max_attempts": ATTEMPTS})
         with translated("a client for RDS", region):
             rds = session.client("rds", endpoint_url=params["endpoint_url"], verify=params["ca_bundle"], config=config)
@@ -224,6 +237,16 @@ def finish_with(module: AnsibleModule, work: t.Callable[[RdsClient], Outcome], r
 
     :param read_only: it never writes; nor does any in check mode
     """
+    _need_boto3(module)
+    finish(module, lambda: work(RdsClient.open(module.params, read_only or module.check_mode)))
+
+
+def finish_in_session(module: AnsibleModule, work: t.Callable[[t.Any, str], Outcome]) -> None:
+    """End a module with what its work comes to that is about a region, and asks another service than RDS."""
+    _need_boto3(module)
+    finish(module, lambda: work(*open_session(module.params)))
+
+
+def _need_boto3(module: AnsibleModule) -> None:
     if not HAS_BOTO3:
         module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
-    finish(module, lambda: work(RdsClient.open(module.params, read_only or module.check_mode)))

@@ -107,6 +107,23 @@ def test_nothing_done_yet() -> None:
     assert seen.text.count("not measured") == 6, "a tile for each promise and the pause, and the last sentence"
 
 
+COST = {
+    "amount": "445.69", "currency": "USD", "without": "traffic", "source": "AWS's price list", "dated": "2026-11-20",
+    "lines": [{"what": "db.r7g.large, Multi-AZ", "quantity": 730, "unit": "hour", "price": "0.573", "amount": "418.29"}],
+}  # fmt: skip
+
+
+def test_what_the_target_costs_is_said_where_it_is_known() -> None:
+    priced = {**EVIDENCE["topology"], "monthly_cost": COST}
+    assert problems(priced) == [] and problems({**priced, "monthly_cost": None}) == []
+    text = markdown(topology=priced)
+    assert "about **445.69 USD** a month, without traffic" in text and "| db.r7g.large, Multi-AZ | 730 hour | 0.573 | 418.29 |" in text
+    shown = " ".join(Reader(web(topology=priced)).words)
+    assert "about 445.69 USD a month" in shown and "2026-11-20" in shown
+    for unknown in (EVIDENCE["topology"], {**priced, "monthly_cost": None}):
+        assert "a month" not in markdown(topology=unknown) and "It costs" not in web(topology=unknown)
+
+
 def test_every_section_of_the_page_shows_what_the_evidence_says() -> None:
     seen = Reader(web())
     assert seen.open == []
