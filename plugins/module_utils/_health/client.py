@@ -9,15 +9,15 @@ from __future__ import annotations
 import typing as t
 
 from .._postgresql import client
-from .plan import BODY, FUNCTION, PRIVILEGES, SCHEMA, TABLE, VIEW
+from .plan import BODY, FUNCTION, ORPHANS, PRIVILEGES, SCHEMA, TABLE, VIEW
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
 def read_health(connection: Connection, writer: str) -> dict[str, t.Any]:
-    """``{"database", "schema", "table", "function", "view", "role", "login", "verifier", "connect", "granted": [privilege]}``; ``function`` is
-    whether it is the one of this version.
+    """``{"database", "schema", "table", "function", "view", "orphans", "role", "login", "verifier", "connect", "granted": [privilege]}``; ``function`` is
+    whether it is the one of this version, ``orphans`` whether there are sessions of a role that was dropped.
 
     :param writer: role of the probe
     :raises ClientError: pg_authid may not be read
@@ -25,7 +25,8 @@ def read_health(connection: Connection, writer: str) -> dict[str, t.Any]:
     found = client.query(
         connection,
         "SELECT current_database() AS database, to_regnamespace(%s) IS NOT NULL AS schema, to_regclass(%s) IS NOT NULL AS table, "
-        "coalesce((SELECT prosrc = %s FROM pg_proc WHERE oid = to_regproc(%s)), false) AS function, to_regclass(%s) IS NOT NULL AS view",
+        "coalesce((SELECT prosrc = %s FROM pg_proc WHERE oid = to_regproc(%s)), false) AS function, to_regclass(%s) IS NOT NULL AS view, "
+        f"EXISTS (SELECT {ORPHANS}) AS orphans",
         (SCHEMA, TABLE, BODY, FUNCTION, VIEW),
     )[0]
     rows = client.query(

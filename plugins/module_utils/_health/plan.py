@@ -19,6 +19,10 @@ VIEW = f"{SCHEMA}.health"
 FUNCTION = f"{SCHEMA}.read_health"
 PRIVILEGES = ("SELECT", "INSERT", "DELETE")
 
+# Sessions of a role that was dropped, as the retirement of a migration does. A pooler keeps them by the role's name, and would hand them to whoever is called
+# so next: to a role that has other rights.
+ORPHANS = "FROM pg_stat_activity a WHERE datname = current_database() AND usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles WHERE oid = a.usesysid)"
+
 # The same columns as ha_migration.probe, which is guarded and replicated: this one is neither, so that a target can be written before it serves.
 CREATE_TABLE = (
     f"CREATE TABLE {TABLE} (run text NOT NULL, client integer NOT NULL, seq bigint NOT NULL, "
@@ -49,7 +53,7 @@ def plan_health(before: dict[str, t.Any], writer: str, password: str) -> list[Ac
     :param writer: role of the probe
     """
     role = identifier(writer)
-    actions = []
+    actions = [Action(f"SELECT pg_terminate_backend(pid) {ORPHANS}")] if before["orphans"] else []
     if not before["schema"]:
         actions.append(Action(f"CREATE SCHEMA {SCHEMA}"))
     if not before["table"]:

@@ -52,6 +52,21 @@ def test_the_writer_writes_and_everybody_reads_the_health(params: dict[str, t.An
     session.close()
 
 
+def test_sessions_of_a_role_that_was_dropped_are_ended_before_its_namesake_is_made(params: dict[str, t.Any]) -> None:
+    health_checks.run(params, False)
+    admin = client.connect(params["service_file"], "target", application_name="test")
+    kept = client.connect(params["service_file"], "target", application_name="kept by a pooler", user=params["writer"], password=params["password"])
+    client.query(kept, "DELETE FROM ha_migration.health_checks WHERE false")
+    client.query(admin, f"DROP OWNED BY {identifier(params['writer'])}; DROP ROLE {identifier(params['writer'])}")
+    outcome = health_checks.run(params, False)
+    assert outcome.result["actions"][0].startswith("SELECT pg_terminate_backend")
+    with pytest.raises(ClientError):
+        client.query(kept, "SELECT 1")
+    assert not health_checks.run(params, False).changed
+    client.query(admin, "SELECT 1")
+    admin.close()
+
+
 def test_what_is_missing_is_made(params: dict[str, t.Any]) -> None:
     health_checks.run(params, False)
     session = client.connect(params["service_file"], "target", application_name="test")
