@@ -40,6 +40,10 @@ options:
     description: Its password, printable ASCII.
     type: str
     required: true
+  empty:
+    description: Whether rows are taken away that a test has left which came to no end.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -79,11 +83,13 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
     connection = client.connect(params["service_file"], params["service"], application_name="ha_migration health")
     private.silence(connection)
     before = read_health(connection, params["writer"])
-    actions = plan_health(before, params["writer"], params["password"])
+    actions = plan_health(before, params["writer"], params["password"], params["empty"])
     if actions and not check_mode:
         private.apply(connection, actions)
     public = {name: before[name] for name in ("table", "view", "role", "granted")}
-    return Outcome.of(public, {"table": True, "view": True, "role": True, "granted": list(PRIVILEGES)}, actions)
+    left = {"rows": before["rows"]} if params["empty"] else {}
+    wanted = {"table": True, "view": True, "role": True, "granted": list(PRIVILEGES)}
+    return Outcome.of({**public, **left}, {**wanted, **dict.fromkeys(left, False)}, actions)
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -93,6 +99,7 @@ def argument_spec() -> dict[str, t.Any]:
         "service": {"type": "str", "default": "target"},
         "writer": {"type": "str", "required": True},
         "password": {"type": "str", "required": True, "no_log": True},
+        "empty": {"type": "bool", "default": False},
     }
 
 

@@ -16,8 +16,10 @@ if t.TYPE_CHECKING:
 
 
 def read_health(connection: Connection, writer: str) -> dict[str, t.Any]:
-    """``{"database", "schema", "table", "function", "view", "orphans", "role", "login", "verifier", "connect", "granted": [privilege]}``; ``function`` is
-    whether it is the one of this version, ``orphans`` whether there are sessions of a role that was dropped.
+    """What there is: ``{"database", "schema", "table", "rows", "function", "view", "orphans", "role", "login", "verifier", "connect", "granted"}``.
+
+    ``function`` is whether it is the one of this version, ``rows`` whether the table has some, ``orphans`` whether there are sessions of a role that was
+    dropped, ``granted`` the writer's privileges on the table.
 
     :param writer: role of the probe
     :raises ClientError: pg_authid may not be read
@@ -29,6 +31,7 @@ def read_health(connection: Connection, writer: str) -> dict[str, t.Any]:
         f"EXISTS (SELECT {ORPHANS}) AS orphans",
         (SCHEMA, TABLE, BODY, FUNCTION, VIEW),
     )[0]
+    found["rows"] = bool(found["table"] and client.query_value(connection, f"SELECT EXISTS (SELECT FROM {TABLE})"))
     rows = client.query(
         connection,
         "SELECT rolcanlogin AS login, rolpassword AS verifier, has_database_privilege(oid, current_database(), 'CONNECT') AS connect "

@@ -46,11 +46,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $health${BO
 CREATE_VIEW = f"CREATE OR REPLACE VIEW {VIEW} AS SELECT * FROM {FUNCTION}()"
 
 
-def plan_health(before: dict[str, t.Any], writer: str, password: str) -> list[Action]:
+def plan_health(before: dict[str, t.Any], writer: str, password: str, empty: bool = False) -> list[Action]:
     """Statements that make schema, table, view and the role that writes; [] when all is there.
 
     :param before: of :func:`.client.read_health`
     :param writer: role of the probe
+    :param empty: no row stays
     """
     role = identifier(writer)
     actions = [Action(f"SELECT pg_terminate_backend(pid) {ORPHANS}")] if before["orphans"] else []
@@ -58,6 +59,8 @@ def plan_health(before: dict[str, t.Any], writer: str, password: str) -> list[Ac
         actions.append(Action(f"CREATE SCHEMA {SCHEMA}"))
     if not before["table"]:
         actions.append(Action(CREATE_TABLE))
+    if empty and before["rows"]:
+        actions.append(Action(f"DELETE FROM {TABLE}"))
     if not before["function"]:
         actions.append(Action(CREATE_FUNCTION))
     if not before["view"]:

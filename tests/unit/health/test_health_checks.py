@@ -24,7 +24,7 @@ def params(postgresql_server: t.Any, tmp_path: t.Any) -> t.Iterator[dict[str, t.
     postgresql_server.create_database(name)
     service_file = postgresql_server.services(tmp_path / "pg_service.conf", target=name)
     writer = f"it's \"{name}"
-    yield {"service_file": str(service_file), "connect_timeout_seconds": 5, "service": "target", "writer": writer, "password": "pass'word %s"}
+    yield {"service_file": str(service_file), "connect_timeout_seconds": 5, "service": "target", "writer": writer, "password": "pass'word %s", "empty": False}
     admin = client.connect(str(service_file), "target", application_name="test")
     if client.query(admin, "SELECT FROM pg_roles WHERE rolname = %s", (writer,)):
         client.query(admin, f"DROP OWNED BY {identifier(writer)}; DROP ROLE {identifier(writer)}")
@@ -49,6 +49,18 @@ def test_the_writer_writes_and_everybody_reads_the_health(params: dict[str, t.An
         client.query(session, "TRUNCATE ha_migration.health_checks")
     row = client.query(session, "SELECT * FROM ha_migration.health")[0]
     assert row["takes_writes"] is True and row["timeline"] >= 1 and row["streaming_standbys"] == 0 and row["last_check"] is not None
+    session.close()
+
+
+def test_rows_that_were_left_are_taken_away_where_that_is_wanted(params: dict[str, t.Any]) -> None:
+    health_checks.run(params, False)
+    session = client.connect(params["service_file"], "target", application_name="test")
+    client.query(session, "INSERT INTO ha_migration.health_checks (run, client, seq) VALUES ('left', 1, 1)")
+    assert not health_checks.run(params, False).changed
+    emptied = health_checks.run({**params, "empty": True}, False)
+    assert emptied.result["actions"] == ["DELETE FROM ha_migration.health_checks"] and (emptied.before["rows"], emptied.after["rows"]) == (True, False)
+    assert client.query_value(session, "SELECT count(*) FROM ha_migration.health_checks") == 0
+    assert not health_checks.run({**params, "empty": True}, False).changed
     session.close()
 
 
