@@ -44,6 +44,15 @@ options:
     type: str
     choices: [following, disabled, absent]
     default: following
+  synchronous_commit:
+    description:
+      - Whether each transaction that is applied waits for the subscriber's synchronous standby, with O(state=following). It is set once everything has been
+        caught up with, and then waited for once more. By default it stays as it is.
+      - V(on) confirms nothing to the publisher that a failover of the subscriber could still lose. It costs a round trip for each transaction.
+      - V(off) applies several times as many transactions a second. What the subscriber's leader has confirmed and its standby has not received yet is lost with
+        the leader, and only a comparison of all rows shows it.
+    type: str
+    choices: ['on', 'off']
   timeout_seconds:
     description: Seconds to wait until it has caught up.
     type: int
@@ -62,6 +71,7 @@ EXAMPLES = r"""
   freight.pg_ha.replication_link:
     service_file: /run/pg_ha/freight/pg_service.conf
     state: following
+    synchronous_commit: 'on'
 """
 
 RETURN = r"""
@@ -84,10 +94,15 @@ actions:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import WaitTimeout
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import link_client, link_plan
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import LinkState
+
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
 
 APPLICATION_NAME = "ha_migration link"
 
@@ -100,6 +115,7 @@ def argument_spec() -> dict[str, t.Any]:
         "subscriber_service": {"type": "str", "default": "target"},
         "name": {"type": "str", "default": "ha_migration_forward"},
         "state": {"type": "str", "choices": ["following", "disabled", "absent"], "default": "following"},
+        "synchronous_commit": {"type": "str", "choices": ["on", "off"]},
         "timeout_seconds": {"type": "int", "default": 600},
         "slot_wal_limit_mib": {"type": "int"},
     }
@@ -118,6 +134,7 @@ def run(params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK)
     try:
         before = link_client.read_link(publisher, subscriber, name, limit)
         actions = link_plan.plan_link(before, name, params["state"])
+        commit = link_plan.plan_commit(before, name, params["state"], params["synchronous_commit"])
         after = before
         lag = link_client.LagOverTime()
         if not check_mode:
@@ -128,12 +145,34 @@ def run(params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK)
                     client.query(subscriber, action.statement)
             if params["state"] == "following":
                 after = link_client.wait_until_caught_up(publisher, subscriber, name, params["timeout_seconds"], clock, limit, lag)
+                if commit:
+                    after = _change_commit(publisher, subscriber, commit, params, clock, lag)
             else:
                 after = link_client.read_link(publisher, subscriber, name, limit)
     finally:
         publisher.close()
         subscriber.close()
-    return Outcome.of(link_plan.summary(before), link_plan.wanted(before, params["state"]), actions, link=after.public(), lag=lag.seen)
+    wanted = link_plan.wanted(before, params["state"], params["synchronous_commit"])
+    return Outcome.of(link_plan.summary(before), wanted, actions + commit, link=after.public(), lag=lag.seen)
+
+
+def _change_commit(
+    publisher: Connection, subscriber: Connection, actions: list[Action], params: dict[str, t.Any], clock: Clock, lag: link_client.LagOverTime
+) -> LinkState:
+    """Change for whom applied transactions wait, and see that the link keeps up with that.
+
+    :raises WaitTimeout: it does not
+    """
+    name, limit = params["name"], params["slot_wal_limit_mib"]
+    link_client.set_commit(subscriber, actions)
+    try:
+        return link_client.wait_until_caught_up(publisher, subscriber, name, params["timeout_seconds"], clock, limit, lag)
+    except WaitTimeout as error:
+        raise WaitTimeout(
+            f"{error.message} It had caught up before it got synchronous_commit = {params['synchronous_commit']}. Where the publisher commits more "
+            "transactions a second than can wait for a standby one after the other, leave that off (replication_synchronous_commit).",
+            **error.details,
+        ) from error
 
 
 def main() -> None:

@@ -65,6 +65,9 @@ link:
     worker_running:
       description: Whether its apply worker runs.
       type: bool
+    synchronous_commit:
+      description: Whether applied transactions wait for the subscriber's synchronous standby; null without a subscription.
+      type: str
     slot_exists:
       description: Whether the slot is there.
       type: bool

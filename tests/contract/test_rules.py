@@ -290,13 +290,16 @@ def test_steps_are_counted(check: types.ModuleType, code: int, lines: list[str],
 def test_why_a_step_failed_is_told_again_at_the_end(check: types.ModuleType) -> None:
     lines = [
         "TASK [role : One] *****\n",
-        "ok: [mover]\n",
+        "ok: [mover] =>\n",
+        "    msg: all is well\n",
         "TASK [role : Two] *****\n",
         '\x1b[31mfatal: [mover]: FAILED! => {"msg": "why"}\x1b[0m\n',
         "FAILED - RETRYING: [mover]: Three (2 retries left).\n",
         "FAILED tests/a.py::test_b - AssertionError\n",
     ]
     assert check.reasons_of(lines) == ["TASK [role : Two] ", 'fatal: [mover]: FAILED! => {"msg": "why"}', "FAILED tests/a.py::test_b - AssertionError"]
+    shown = ["\x1b[31mfatal: [mover]: FAILED! =>\x1b[0m\n", "\x1b[31m    msg: >-\n", "        the reason\n", "\n", "    not of it\n"]
+    assert check.reasons_of(shown) == ["fatal: [mover]: FAILED! =>", "    msg: >-", "        the reason"]
 
 
 PAGE = "| variable | meaning |\n|---|---|\n| `pg_ha_a`, `pg_ha_b` (default `x`) | like `pg_ha_z` |\n"

@@ -10,6 +10,7 @@ import contextlib
 import typing as t
 
 from .._core.errors import ClientError, GivenUp
+from .._core.outcome import Action
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
 from .._postgresql.applying import Failures, read_apply_errors
@@ -35,7 +36,7 @@ def read_link(publisher: Connection, subscriber: Connection, name: str, slot_wal
     )
     subscriptions = client.query(
         subscriber,
-        "SELECT s.oid, s.subenabled AS enabled, EXISTS (SELECT FROM pg_stat_subscription w "
+        "SELECT s.oid, s.subenabled AS enabled, s.subsynccommit AS synchronous_commit, EXISTS (SELECT FROM pg_stat_subscription w "
         "WHERE w.subid = s.oid AND w.relid IS NULL AND w.pid IS NOT NULL) AS running "
         "FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE s.subname = %s AND d.datname = current_database()",
         (name,),
@@ -52,6 +53,7 @@ def read_link(publisher: Connection, subscriber: Connection, name: str, slot_wal
         exists=bool(subscriptions),
         enabled=bool(subscriptions) and bool(subscriptions[0]["enabled"]),
         worker_running=bool(subscriptions) and bool(subscriptions[0]["running"]),
+        synchronous_commit=subscriptions[0]["synchronous_commit"] if subscriptions else None,
         slot_exists=slot is not None,
         slot_active=slot is not None and bool(slot["active"]),
         slot_wal_status=slot["wal_status"] if slot else None,
@@ -85,6 +87,16 @@ def drop_link(publisher: Connection, subscriber: Connection, name: str) -> list[
         drop_slot(publisher, name)
         done.append(f"drop slot {name}")
     return done
+
+
+def set_commit(subscriber: Connection, actions: list[Action]) -> None:
+    """Change for whom applied transactions wait; the commit of the change waits itself, so that all that was applied before it is where it is.
+
+    :raises ClientError: the subscriber refuses
+    """
+    client.query(subscriber, "SET synchronous_commit = on")
+    for action in actions:
+        client.query(subscriber, action.statement)
 
 
 def end_slot(publisher: Connection, name: str) -> None:

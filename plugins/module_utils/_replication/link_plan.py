@@ -29,13 +29,24 @@ def plan_link(before: LinkState, name: str, state: str) -> list[Action]:
     return []
 
 
-def summary(state: LinkState) -> dict[str, bool]:
+def plan_commit(before: LinkState, name: str, state: str, synchronous_commit: str | None) -> list[Action]:
+    """What makes each applied transaction wait for the subscriber's synchronous standby, or no longer; only a link that follows is asked to.
+
+    :param synchronous_commit: ``on`` or ``off``; None leaves it as it is
+    """
+    if state != "following" or synchronous_commit in (None, before.synchronous_commit):
+        return []
+    return [Action(f"ALTER SUBSCRIPTION {identifier(name)} SET (synchronous_commit = '{synchronous_commit}')")]
+
+
+def summary(state: LinkState) -> dict[str, bool | str | None]:
     """What of the state is declared, for a diff."""
-    return {"exists": state.exists, "enabled": state.enabled, "slot_exists": state.slot_exists}
+    return {"exists": state.exists, "enabled": state.enabled, "slot_exists": state.slot_exists, "synchronous_commit": state.synchronous_commit}
 
 
-def wanted(before: LinkState, state: str) -> dict[str, bool]:
+def wanted(before: LinkState, state: str, synchronous_commit: str | None = None) -> dict[str, bool | str | None]:
     """The same as it shall be."""
     if state == "absent":
-        return {"exists": False, "enabled": False, "slot_exists": False}
-    return {**summary(before), "enabled": state == "following"}
+        return {"exists": False, "enabled": False, "slot_exists": False, "synchronous_commit": None}
+    kept = before.synchronous_commit
+    return {**summary(before), "enabled": state == "following", "synchronous_commit": (synchronous_commit or kept) if state == "following" else kept}

@@ -193,6 +193,7 @@ class LinkState:
     :param slot_limit_bytes: how much it may keep, by the declared limit or the server's, whichever is lower; None where there is neither
     :param alarm: that this limit is near, in words; empty while it is not
     :param given_up: the sentence that says that the publisher has given the link up; empty while it has not
+    :param synchronous_commit: whether applied transactions wait for the subscriber's synchronous standby; None without a subscription
     """
 
     exists: bool = False
@@ -210,6 +211,7 @@ class LinkState:
     slot_limit_bytes: int | None = None
     alarm: str = ""
     given_up: str = ""
+    synchronous_commit: str | None = None
 
     def public(self) -> dict[str, t.Any]:
         """JSON-able form."""

@@ -418,5 +418,28 @@ def test_what_a_lost_leader_has_taken_along_comes_back(cluster):
     assert compare(cluster, "2")["mismatches"] == []
 
 
+def test_what_waits_for_the_standby_is_not_lost_with_the_leader(cluster):
+    """As above, but with synchronous_commit on: what the standby has not received is not confirmed, and comes again to the next leader."""
+    cluster.copy()
+    cluster.do("target", "ALTER SYSTEM SET synchronous_standby_names = '*'")
+    cluster.do("target", "SELECT pg_reload_conf()")
+    assert cluster.link("following", synchronous_commit="on").result["link"]["synchronous_commit"] == "on"
+    cluster.do("standby", "ALTER SYSTEM SET primary_conninfo = ''")
+    cluster.do("standby", "SELECT pg_reload_conf()")
+    cluster.wait("standby", "SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+    written = cluster.value("source", "INSERT INTO public.heap VALUES (900001, 'x') RETURNING pg_current_wal_insert_lsn()::text")
+    cluster.wait("target", "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type LIKE 'logical replication%' AND wait_event = 'SyncRep'")
+    time.sleep(1)  # wal_writer_delay and a status have passed for a worker that would not wait
+    assert cluster.value("source", f"SELECT confirmed_flush_lsn < '{written}' FROM pg_replication_slots WHERE slot_name = '{schema.FORWARD_LINK}'")
+    cluster.targets.stop("leader")
+    cluster.do("standby", "ALTER SYSTEM RESET synchronous_standby_names")
+    cluster.do("standby", "SELECT pg_promote()")
+    cluster.lead("standby")
+    cluster.do("source", "INSERT INTO public.heap VALUES (900002, 'x')")
+    assert_the_link_follows(cluster)
+    assert cluster.value("target", "SELECT count(*) FROM public.heap WHERE a IN (900001, 900002)") == 2
+    assert compare(cluster)["mismatches"] == []
+
+
 def assert_the_link_follows(migration):
     assert migration.link("following", timeout_seconds=60).result["link"]["following"]

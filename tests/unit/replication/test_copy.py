@@ -263,6 +263,20 @@ def test_the_link_can_be_stopped_and_dropped(migration):
     assert migration.value("source", "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'ha_migration_forward'") == 0
 
 
+def test_once_it_has_caught_up_what_it_applies_waits_for_the_standby(migration):
+    migration.copy()
+    assert migration.link("following").result["link"]["synchronous_commit"] == "off"
+    predicted = migration.link("following", check_mode=True, synchronous_commit="on")
+    assert predicted.result["link"]["synchronous_commit"] == "off"
+    changed = migration.link("following", synchronous_commit="on")
+    assert (changed.before, changed.after) == (predicted.before, predicted.after) and changed.result["actions"] == predicted.result["actions"]
+    assert changed.result["link"]["synchronous_commit"] == "on" and changed.result["link"]["following"]
+    assert not migration.link("following", synchronous_commit="on").changed
+    # Who does not ask leaves it, and a link that stands still does not wait.
+    assert not migration.link("following").changed
+    assert migration.link("disabled", synchronous_commit="off").result["link"]["synchronous_commit"] == "on"
+
+
 def _wait(migration):
     source, target = migration.open("source"), migration.open("target")
     try:
