@@ -176,3 +176,30 @@ def test_6_a_copy_that_changes_something_makes_the_comparison_void_and_what_cann
     assert (done.code, world.compared()) == (0, ""), done.output
     done = world.verify()
     assert (done.code, world.compared()) == (0, "done"), done.output
+
+
+def test_7_what_the_failover_test_has_cost_is_mended_in_the_same_run_and_nothing_else(world: Pair) -> None:
+    def damage() -> None:
+        world.sql("SET session_replication_role = replica; DELETE FROM t WHERE id > 1000", port=world.ahead)
+
+    world.sql("INSERT INTO t SELECT generate_series(1001, 1003)")
+    done = world.verify("-e", '{"pg_ha_repeat": ["verify"]}')
+    assert (done.code, world.compared()) == (0, "done"), done.output
+    mend = ("-e", '{"verification_mend_enabled": true, "pg_ha_repeat": ["verify"]}')
+    damage()
+    done = world.verify(*mend)
+    assert (done.code, world.compared()) == (2, "failed"), done.output
+    assert "copied again, then everything" not in done.output
+    world.sql(
+        "INSERT INTO ha_migration.phase (migration, phase, state, inputs, run, started_at, finished_at) "
+        f"VALUES ('{world.migration}', 'test_failover', 'done', '', 'x', now(), now())",
+        port=world.ahead,
+    )
+    done = world.verify(*mend)
+    assert (done.code, world.compared()) == (0, "done"), done.output
+    assert "The failover test has cost rows of public.t on the target" in done.output
+    assert world.sql("SELECT count(*) FROM t WHERE id > 1000", port=world.ahead) == "3\n"
+    # Mended is mended: what differs after that has another reason.
+    damage()
+    done = world.verify(*mend)
+    assert (done.code, world.compared()) == (2, "failed"), done.output
