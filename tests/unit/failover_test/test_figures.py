@@ -54,6 +54,7 @@ def test_the_lab_is_held_to_tighter_bounds_than_a_budget() -> None:
         [row("switchover", 2501, 1000), row("leader_off", 26000, 1), row("leader_off", 24000, 1), row("leader_off", 24500, 1), row("store_lost", 5000, 1)]
     )
     assert figures.beyond_bounds(rows) == ["switchover: worst 2501 ms, median 2501 ms; it has to be at most 2500 and 2500 ms."]
+    assert figures.beyond_bounds(rows, behind_poolers=False) == []
     assert len(figures.beyond_bounds(scenarios([row("leader_off", 26000, 1), row("store_lost", 5001, 1)]))) == 2
     assert {path.stem for path in SCENARIOS} > set(figures.BOUNDS)
 
