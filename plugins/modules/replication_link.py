@@ -48,7 +48,8 @@ options:
     description:
       - Whether each transaction that is applied waits for the subscriber's synchronous standby, with O(state=following). It is set once everything has been
         caught up with, and then waited for once more. By default it stays as it is.
-      - V(on) confirms nothing to the publisher that a failover of the subscriber could still lose. It costs a round trip for each transaction.
+      - With V(on) nothing is confirmed to the publisher that the standby does not have, unless the subscriber's postmaster alone is killed. PostgreSQL's worker
+        then waits no longer, and confirms before it ends. It costs a round trip for each transaction.
       - V(off) applies several times as many transactions a second. What the subscriber's leader has confirmed and its standby has not received yet is lost with
         the leader, and only a comparison of all rows shows it.
     type: str

@@ -21,11 +21,10 @@ def beyond_bounds(rows: list[dict[str, Any]], behind_poolers: bool = True) -> li
     :param rows: one per scenario, as the report sums them up
     :param behind_poolers: whether clients came through them; without, a planned switchover ends their sessions and counts as a crash does
     """
+    bounds = BOUNDS if behind_poolers else {**BOUNDS, "switchover": CRASH}
     found = []
     for row in rows:
-        worst, median = BOUNDS.get(row["name"], (row["budget_ms"], row["budget_ms"]))
-        if (worst, median) == PLANNED and not behind_poolers:
-            worst, median = CRASH
+        worst, median = bounds.get(row["name"], (row["budget_ms"], row["budget_ms"]))
         if row["worst_ms"] > worst or row["median_ms"] > median:
             found.append(f"{row['name']}: worst {row['worst_ms']} ms, median {row['median_ms']} ms; it has to be at most {worst} and {median} ms.")
     return found

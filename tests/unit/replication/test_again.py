@@ -432,7 +432,6 @@ def test_what_waits_for_the_standby_is_not_lost_with_the_leader(cluster):
     time.sleep(1)  # wal_writer_delay and a status have passed for a worker that would not wait
     assert cluster.value("source", f"SELECT confirmed_flush_lsn < '{written}' FROM pg_replication_slots WHERE slot_name = '{schema.FORWARD_LINK}'")
     cluster.targets.stop("leader")
-    cluster.do("standby", "ALTER SYSTEM RESET synchronous_standby_names")
     cluster.do("standby", "SELECT pg_promote()")
     cluster.lead("standby")
     cluster.do("source", "INSERT INTO public.heap VALUES (900002, 'x')")
