@@ -302,6 +302,14 @@ def test_why_a_step_failed_is_told_again_at_the_end(check: types.ModuleType) -> 
     assert check.reasons_of(shown) == ["fatal: [mover]: FAILED! =>", "    msg: >-", "        the reason"]
 
 
+def test_a_step_that_leaves_a_process_behind_fails_and_is_not_waited_for(check: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "LEFT_BEHIND_SECONDS", 0.5)
+    assert check.run(check.Step("quiet", ["sh", "-c", "echo shown"])) == (0, ["shown\n"])
+    code, lines = check.run(check.Step("leaves one", ["sh", "-c", "echo shown; sleep 20 & exit 0"]))
+    assert code == 1 and lines[0] == "shown\n" and "has not" in lines[1]
+    assert check.reasons_of(lines) == lines[1:]
+
+
 PAGE = "| variable | meaning |\n|---|---|\n| `pg_ha_a`, `pg_ha_b` (default `x`) | like `pg_ha_z` |\n"
 
 

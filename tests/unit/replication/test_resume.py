@@ -33,24 +33,36 @@ FILES = "SELECT string_agg(pg_relation_filenode(c)::text, ',') FROM unnest(%s::r
 
 
 class Writers:
-    """Clients of the source. One writes quickly; the others hold transactions open over the moments that matter."""
+    """Clients of the source. One writes quickly; the others hold transactions open over the moments that matter.
+
+    Processes, since the copy is one that is forked: from threads that connect it could inherit a lock that nobody opens again.
+    """
 
     def __init__(self, migration, first=1):
         self.migration = migration
-        self.stop = threading.Event()
-        self.committed = 0
+        self.stop = FORK.Event()
+        self.counted = FORK.Value("i", 0)
+        self.told = FORK.SimpleQueue()
         self.problems = []
-        self.threads = [threading.Thread(target=self.work, args=(first + number, pause)) for number, pause in enumerate((0, 0.05, 0.2))]
+        self.processes = [FORK.Process(target=self.work, args=(first + number, pause), daemon=True) for number, pause in enumerate((0, 0.05, 0.2))]
 
     def __enter__(self):
-        for thread in self.threads:
-            thread.start()
+        for process in self.processes:
+            process.start()
         return self
 
     def __exit__(self, *_problem):
         self.stop.set()
-        for thread in self.threads:
-            thread.join()
+        for process in self.processes:
+            process.join(MOST_SECONDS)
+            if process.exitcode != 0:
+                self.problems.append(f"a writer ended with {process.exitcode}")
+        while not self.told.empty():
+            self.problems.append(self.told.get())
+
+    @property
+    def committed(self):
+        return self.counted.value
 
     def work(self, seed, pause):
         chance = random.Random(seed)
@@ -72,10 +84,11 @@ class Writers:
                         connection.rollback()
                     else:
                         connection.commit()
-                        self.committed += 1
+                        with self.counted:
+                            self.counted.value += 1
                     time.sleep(0.002)
         except psycopg2.Error as error:
-            self.problems.append(str(error))
+            self.told.put(str(error))
         finally:
             connection.close()
 
@@ -104,13 +117,14 @@ def killed_when(migration, condition, **options):
     process = FORK.Process(target=_copy, args=(migration, options))
     process.start()
     deadline = time.monotonic() + MOST_SECONDS
-    while process.is_alive() and not condition():
-        assert time.monotonic() < deadline, migration.info()["initial_copy"]
-        time.sleep(0.02)
-    yield process
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    try:
+        while process.is_alive() and not condition():
+            assert time.monotonic() < deadline, migration.info()["initial_copy"]
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.join()
     # A process that ended by itself has shown nothing.
     assert process.exitcode == -signal.SIGKILL
     while not migration.info()["initial_copy"]["ended"]:  # as the role does: its workers hold the lock until they are gone
