@@ -73,8 +73,8 @@ EXAMPLES = r"""
 RETURN = r"""
 probe:
   description:
-    - C(run), C(running), C(clients), C(clients_begun), C(acknowledged), C(errors), C(transactions_per_second) over the last second,
-      C(last_acknowledgement_ms) ago and C(seconds) since the start.
+    - C(run), C(running), C(clients), C(clients_begun), C(clients_ended) in good order, C(acknowledged), C(errors),
+      C(transactions_per_second) over the last second, C(last_acknowledgement_ms) ago and C(seconds) since the start.
     - C(null) when there is no such run.
   returned: success
   type: dict

@@ -204,17 +204,19 @@ class RunFolder:
     def read_live(self) -> dict[str, t.Any]:
         """Figures of this moment, from the ends of the files: cheap, also while it runs.
 
-        :returns: run, running, acknowledged, errors, transactions_per_second (over the last second), last_acknowledgement_ms (ago; None without one)
+        :returns: run, running, clients and how many of them have begun and have ended in good order, acknowledged, errors, transactions_per_second (over
+            the last second), last_acknowledgement_ms (ago; None without one), seconds since the start
         """
         header = self.read_header()
         tails = [self._tail(client) for client in range(header.clients)]
         now = time.monotonic_ns()
-        acknowledged = errors = recent = begun = 0
+        acknowledged = errors = recent = begun = ended = 0
         latest: int | None = None
         for entries in tails:
             if not entries:
                 continue
             begun += 1
+            ended += entries[-1].kind == Kind.END
             acknowledged += entries[-1].acknowledged
             errors += entries[-1].errors
             moments = [entry.monotonic for entry in entries if entry.kind in (Kind.ACK, Kind.FOUND)]
@@ -226,6 +228,7 @@ class RunFolder:
             "running": self.is_running(),
             "clients": header.clients,
             "clients_begun": begun,
+            "clients_ended": ended,
             "acknowledged": acknowledged,
             "errors": errors,
             "transactions_per_second": recent,

@@ -82,3 +82,6 @@ def test_live_figures_come_from_the_ends_of_the_files(tmp_path: pathlib.Path) ->
     writer.write(Kind.FAIL, 5000, 1, "connect", is_error=True)
     live = folder.read_live()
     assert (live["acknowledged"], live["errors"], live["clients_begun"], live["running"]) == (5000, 1, 1, False)
+    assert live["clients_ended"] == 0
+    writer.write(Kind.END, 0, 0)
+    assert folder.read_live()["clients_ended"] == 1

@@ -55,8 +55,9 @@ def recorded(outcome, evidence):
         "cutover_method": "dump" if "initial_copy" in evidence else "logical",
         "__cutover_run": "2027-01-01T00:00:00Z",
         "__cutover_section": {"serves": outcome.result["serves"], "evidence": evidence},
-        "__cutover_ledger": {"verdict": verdict},
-        "__cutover_seen": {"probe": {"running": False}},
+        "__cutover_witnessed": {"verdict": verdict},
+        "__cutover_own": {"skipped": True},
+        "__cutover_seen": {"probe": {"running": False, "clients": 1, "clients_ended": 1}},
     }
     return made_by("cutover", "section.yml: Section | Record what was measured", variables)
 
