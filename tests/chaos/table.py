@@ -21,8 +21,7 @@ clients together, from the fault on. Lost, twice and errors are those of both ru
 def render(rows: Iterable[dict[str, Any]], figures: dict[str, Any]) -> str:
     """The whole page."""
     known = list(rows)
-    commits = sorted({row["commit"] for row in known})
-    parts = [HEAD, _figures(figures, commits), _actors()]
+    parts = [HEAD, _figures(figures, known), _actors()]
     for direction in DIRECTIONS:
         parts.append(_direction(direction, [row for row in known if row["direction"] == direction]))
     parts += [_left_out(), _missing(known)]
@@ -33,9 +32,12 @@ def _line(*columns: object) -> str:
     return "| " + " | ".join(" ".join(str(column).replace("|", "\\|").split()) for column in columns) + " |"
 
 
-def _figures(figures: dict[str, Any], commits: Iterable[str]) -> str:
+def _figures(figures: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    commits = sorted({row["commit"] for row in rows})
+    same = len({(row["by"], row["code"]) for row in rows}) == len({row["by"] for row in rows})
     return (
-        f"With the code of {', '.join(f'`{commit}`' for commit in commits)}, the same in all that a row tests: {figures['cases']} cases, "
+        f"With the code of {', '.join(f'`{commit}`' for commit in commits)}, "
+        f"{'the same' if same else 'not the same (chaos.jsonl says with which)'} in all that a row tests: {figures['cases']} cases, "
         f"{_number(figures['lost'])} lost, {_number(figures['duplicated'])} duplicated, "
         f"{_number(figures['two_writers'])} times two writers, {figures['not_served']} not served again; served within "
         f"{_seconds(figures['worst_served_s'])} at worst (bound {BOUND_SECONDS:g} s), and within {_seconds(figures['worst_served_waiting_s'])} "

@@ -12,6 +12,7 @@ ROW = {
     "moment": "after fence",
     "actor": "mover",
     "by": "section",
+    "code": "0a1",
     "commit": "abc",
     "state": "exit 4; epoch 3 open: source, decided by lb1",
     "served_by": "source",
@@ -32,6 +33,11 @@ def lines(*rows):
 def test_a_row_says_where_what_who_when_and_how_many():
     (line,) = [line for line in lines(ROW) if line.startswith("| after fence")]
     assert line == "| after fence | mover | section | exit 4; epoch 3 open: source, decided by lb1 | source | 5.1 s | 0 | 0 | 0 | never | done |"
+
+
+def test_rows_of_another_code_are_owned_to():
+    assert "the same in all that a row tests: 2 cases" in "\n".join(lines(ROW, {**ROW, "by": "playbook", "code": "0b2", "commit": "abd"}))
+    assert "not the same (chaos.jsonl says with which) in all" in "\n".join(lines(ROW, {**ROW, "code": "0b2", "commit": "abd"}))
 
 
 def test_what_was_not_measured_is_not_shown_as_nothing():
