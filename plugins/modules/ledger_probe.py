@@ -149,7 +149,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
-from ansible_collections.freight.pg_ha.plugins.module_utils._layers.client import Looker, Watch
+from ansible_collections.freight.pg_ha.plugins.module_utils._layers.client import Looker, Resolver, Watch
 from ansible_collections.freight.pg_ha.plugins.module_utils._layers.model import LOOKS, POOLER, REPLICAS, ROUTE, SERVER, Place
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger import driver
 from ansible_collections.freight.pg_ha.plugins.module_utils._ledger.record import RunFolder
@@ -230,10 +230,11 @@ class Probe:
     @contextlib.contextmanager
     def watching(self) -> t.Iterator[None]:
         """Look at the layers meanwhile, where they were named."""
-        lookers = [Looker(place, number, self.looks_run, self.table) for number, place in enumerate(places(self.params))]
-        if not lookers:
+        if self.params["layers"] is None:
             yield
             return
+        lookers: list[Looker | Resolver] = [Looker(place, number, self.looks_run, self.table) for number, place in enumerate(places(self.params))]
+        lookers.append(Resolver(self.params["layers"]["write_endpoint"]["host"]))
         with (self.folder.path / LOOKS).open("w", encoding="utf-8") as record, Watch(lookers, record):
             yield
 

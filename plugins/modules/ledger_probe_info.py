@@ -144,6 +144,8 @@ verdict:
         - What the looks at the layers say of the longest time without an acknowledgement; C(null) when M(freight.pg_ha.ledger_probe) was not asked to look.
         - C(split_ms) holds C(server), C(route) and C(pooler), each counted from the last acknowledgement to when it served again before clients were served
           (C(null) when it was never away), and C(client), the whole. C(replicas_gap_ms) is the longest time without an answer of the replicas.
+        - C(name_moved_ms) is when the name of the write endpoint led elsewhere, from the same acknowledgement, by the resolver of the probe's host; C(null)
+          where it did not change.
         - C(two_writers) says in words which servers took writes after another one had on a later timeline. C(timelines) and C(writers) are those that took any.
       type: dict
     timeline:
@@ -193,6 +195,7 @@ def read_layers(folder: RunFolder, pause: Gap) -> dict[str, t.Any] | None:
     return {
         "split_ms": {**layers.split(looks, begin, end), "client": pause.milliseconds},
         "replicas_gap_ms": layers.longest_gap_ms(looks, REPLICAS),
+        "name_moved_ms": layers.name_moved_ms(looks, begin),
         "two_writers": layers.two_writers(looks),
         "timelines": layers.timelines(looks),
         "writers": layers.writers(looks),

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -40,3 +42,15 @@ def archive(committed: list[pathlib.Path], tmp_path_factory: pytest.TempPathFact
     program = pathlib.Path(sys.executable).with_name("ansible-galaxy")
     subprocess.run([str(program), "collection", "build", "--output-path", str(out), str(clone)], check=True, capture_output=True, text=True)
     return next(out.glob("freight-pg_ha-*.tar.gz"))
+
+
+@pytest.fixture
+def inventory_model(root: pathlib.Path) -> types.ModuleType:
+    """What the inventory's check knows, loaded without the collection."""
+    spec = importlib.util.spec_from_file_location("inventory_model", root / "plugins/module_utils/_inventory/model.py")
+    assert spec is not None and spec.loader is not None
+    model = importlib.util.module_from_spec(spec)
+    # Its dataclasses look their module up.
+    sys.modules[spec.name] = model
+    spec.loader.exec_module(model)
+    return model

@@ -19,7 +19,7 @@ INPUT_AND_OUTPUT = frozenset(
 )
 PLAY_KEYS = frozenset(
     {"name", "hosts", "gather_facts", "become", "become_user", "any_errors_fatal", "max_fail_percentage", "serial", "roles", "tags", "vars", "environment"}
-    | {"module_defaults", "gather_subset"}
+    | {"module_defaults", "gather_subset", "connection"}
 )
 SHIPPED = frozenset({"MANIFEST.json", "FILES.json", "README.md", "LICENSE", "CHANGELOG.rst", "meta", "plugins", "roles", "playbooks", "docs", "changelogs"})
 MACHINE_PATH = re.compile(r"(?<![\w.}/-])/(?:home|Users|work|workspace)/[A-Za-z0-9_-]+")
@@ -209,7 +209,7 @@ def expressions(content: t.Any, bare: bool = False) -> t.Iterator[str]:
 
 def collection_input_findings(name: str, text: str) -> list[str]:
     """Collection-wide inputs (pg_ha_*) are read in role defaults only; the facts that roles hand on are no inputs."""
-    handed_on = {"pg_ha_target", "pg_ha_mover"}
+    handed_on = {"pg_ha_mover", "pg_ha_target", "pg_ha_target_administrator", "pg_ha_target_state", "pg_ha_target_failover"}
     content = text if name.endswith(".j2") else yaml.safe_load(text)
     read = {variable for expression in expressions(content) for variable in re.findall(r"(?<![\w.])pg_ha_[a-z_]+", expression)}
     return [f"{name} reads {variable}: collection-wide inputs are read in defaults/main.yml only" for variable in sorted(read - handed_on)]

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
-import sys
+import re
 import tarfile
+import types
 import typing as t
 
 import rules
@@ -84,6 +84,18 @@ def test_every_role_says_the_same_in_argument_specs_and_defaults(committed: list
     report(findings)
 
 
+def test_every_kind_of_target_has_its_role_and_entry_points(root: pathlib.Path, inventory_model: types.ModuleType) -> None:
+    groups = [group.name for group in inventory_model.GROUPS.values() if group.target]
+    assert read_yaml(root / "roles" / "target" / "vars" / "main.yml")["__target_groups"] == groups
+    for group in groups:
+        role = root / "roles" / group.replace("pg_ha_", "target_")
+        contract = (role / "tasks" / "contract.yml").read_text(encoding="utf-8")
+        offers = next(found.split(", ") for found in re.findall(r"offers: \[(.*)\]", contract))
+        wanted = {"contract", "administrator", "whole", *offers}
+        assert wanted <= set(read_yaml(role / "meta" / "argument_specs.yml")["argument_specs"]), role.name
+        assert wanted <= {path.stem for path in (role / "tasks").glob("*.yml")}, role.name
+
+
 def test_roles_read_collection_wide_inputs_in_defaults_only(committed: list[pathlib.Path], root: pathlib.Path) -> None:
     findings = []
     for name, text in below(committed, root, "roles", suffixes=(".yml", ".j2")):
@@ -92,15 +104,9 @@ def test_roles_read_collection_wide_inputs_in_defaults_only(committed: list[path
     report(findings)
 
 
-def test_the_check_of_the_inventory_knows_every_input(committed: list[pathlib.Path], root: pathlib.Path) -> None:
-    spec = importlib.util.spec_from_file_location("inventory_model", root / "plugins/module_utils/_inventory/model.py")
-    assert spec is not None and spec.loader is not None
-    model = importlib.util.module_from_spec(spec)
-    # Its dataclasses look their module up.
-    sys.modules[spec.name] = model
-    spec.loader.exec_module(model)
+def test_the_check_of_the_inventory_knows_every_input(committed: list[pathlib.Path], root: pathlib.Path, inventory_model: types.ModuleType) -> None:
     defaults = {name: text for name, text in below(committed, root, "roles", suffixes=(".yml",)) if name.split("/")[2] == "defaults"}
-    report(rules.input_findings(set(model.KEYS), model.FACTS, defaults, (root / "docs" / "architecture.md").read_text(encoding="utf-8")))
+    report(rules.input_findings(set(inventory_model.KEYS), inventory_model.FACTS, defaults, (root / "docs" / "architecture.md").read_text(encoding="utf-8")))
 
 
 def test_every_phase_checks_the_inventory_first(committed: list[pathlib.Path], root: pathlib.Path) -> None:

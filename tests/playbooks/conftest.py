@@ -162,7 +162,7 @@ class World:
             # Opening apt's cache would cost every run some seconds.
             "mover_packages": [],
             "mover_python_packages": [],
-            "mover_target_role": "fake_target",
+            "target_role": "fake_target",
             "fake_target_port": self.port,
             "fake_target_ca_file": str(self.folder / "target.crt"),
         }

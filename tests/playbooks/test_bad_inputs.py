@@ -63,7 +63,6 @@ CASES = (
     Case("One role for two purposes", "inventory", "pg_ha_source_admin_user and pg_ha_link_user name the same role"),
     Case("Unknown target", "inventory", "Group pg_ha_kubernetes is no part and no target"),
     Case("Two targets", "inventory", "Groups pg_ha_patroni and pg_ha_rds are two targets"),
-    Case("Target that cannot be moved to yet", "inventory", "Group pg_ha_rds holds a target that this version can provision but not move to"),
     Case("No target", "groups", "There is no target"),
     Case("No mover", "groups", "Group pg_ha_mover holds 0 hosts"),
     Case("Fewer than three etcd members", "inventory", "Group pg_ha_etcd holds 2 hosts"),

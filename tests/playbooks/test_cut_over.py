@@ -54,8 +54,7 @@ class Pair(World):
         self.as_postgres("sh", "-c", "umask 077; echo 'localhost:*:*:ha_migration_link:x' > link_pgpass")
         variables = {
             **self.variables(),
-            "replication_link_passfile": str(self.folder / "link_pgpass"),
-            "replication_link_ca_file": str(self.folder / "server.crt"),
+            "fake_target_link": {"passfile": str(self.folder / "link_pgpass"), "ca_file": str(self.folder / "server.crt")},
             "fake_target_port": self.ahead,
             "mover_pooler_port": self.pooler_port,
             "pg_ha_pooler_operator_password": "right",

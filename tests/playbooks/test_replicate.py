@@ -43,7 +43,7 @@ class Pair(World):
         shutil.copy(self.folder / "server.crt", self.folder / "pki" / "ca.crt")
         self.start_server("ahead", self.ahead)
         self.as_postgres("sh", "-c", "umask 077; echo 'localhost:*:*:ha_migration_link:x' > link_pgpass")
-        link = {"replication_link_passfile": str(self.folder / "link_pgpass"), "replication_link_ca_file": str(self.folder / "server.crt")}
+        link = {"fake_target_link": {"passfile": str(self.folder / "link_pgpass"), "ca_file": str(self.folder / "server.crt")}}
         self.write_inventory({**self.variables(), **link, "fake_target_port": self.ahead})
         for name, role in (("replicate", "replication"), ("verify", "verification")):
             (self.folder / f"{name}.yml").write_text(PLAY.format(role=role))

@@ -105,7 +105,7 @@ KEYS: dict[str, Key] = {
 }
 
 # Facts that roles hand on: they look like inputs and are none.
-FACTS = frozenset({"pg_ha_mover", "pg_ha_target"})
+FACTS = frozenset({"pg_ha_mover", "pg_ha_target", "pg_ha_target_administrator", "pg_ha_target_state", "pg_ha_target_failover"})
 
 # What report.yml needs, which renders from evidence alone.
 EVIDENCE_KEYS = frozenset({"pg_ha_migration", "pg_ha_artifacts_dir"})
@@ -131,7 +131,6 @@ class Group:
     :param target: its hosts are a target
     :param part_of: it is a part of that target, and may be empty with another one
     :param machines: its hosts are machines, with an address each
-    :param ready: the phases can move to that target
     """
 
     name: str
@@ -142,7 +141,6 @@ class Group:
     target: bool = False
     part_of: str = ""
     machines: bool = True
-    ready: bool = True
 
 
 GROUPS: dict[str, Group] = {
@@ -152,7 +150,7 @@ GROUPS: dict[str, Group] = {
         Group("pg_ha_etcd", 3, "a majority must outlive the loss of one", odd=True, part_of=PATRONI),
         Group(PATRONI, 3, "a synchronous standby must be left when one is lost", target=True),
         Group("pg_ha_haproxy", 1, "poolers reach the target's leader through it", part_of=PATRONI),
-        Group(RDS, 1, "it stands for the instance of Amazon RDS and needs no machine", most=1, target=True, machines=False, ready=False),
+        Group(RDS, 1, "it stands for the instance of Amazon RDS and needs no machine", most=1, target=True, machines=False),
         Group("pg_ha_pgbouncer", 1, "clients are held and moved there"),
     )
 }

@@ -12,7 +12,7 @@ import re
 import typing as t
 
 from .._core.problems import Problem
-from .model import EVIDENCE_KEYS, FACTS, GROUPS, KEYS, PATRONI, PREFIX, ROLE_KEYS, Group, Host, Inventory, Key, Secret
+from .model import EVIDENCE_KEYS, FACTS, GROUPS, KEYS, PREFIX, ROLE_KEYS, Group, Host, Inventory, Key, Secret
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 Fault = tuple[str, str]
@@ -330,10 +330,6 @@ def unknown_groups(inventory: Inventory) -> t.Iterator[Problem]:
     chosen = [name for name in targets if inventory.groups.get(name)]
     if not chosen:
         yield Problem("unknown_target", targets[0], "There is no target, because no group of one has a host", f"put the target into {' or '.join(targets)}")
-    for name in chosen:
-        if not GROUPS[name].ready:
-            message = f"Group {name} holds a target that this version can provision but not move to"
-            yield Problem("unknown_target", name, message, f"run its role alone, or put the target into {PATRONI}")
     if len(chosen) > 1:
         yield Problem("unknown_target", chosen[1], f"Groups {' and '.join(chosen)} are two targets", "leave hosts in one of them")
 

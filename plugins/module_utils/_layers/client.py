@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 import typing as t
@@ -17,7 +18,7 @@ except ImportError:  # the module has said so before it gets here
     pass
 
 from .._postgresql.timeline import TIMELINE
-from .model import FAILED, REFUSED, TAKEN, Look, Place
+from .model import FAILED, NAME, REFUSED, TAKEN, Look, Place
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -92,13 +93,36 @@ class Looker:
         return session
 
 
+class Resolver:
+    """Asks where a name leads, as whoever connects to it does: by this host's own resolver, with what that keeps.
+
+    :param host: name of an endpoint
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def look(self) -> Look:
+        """One question."""
+        begin = time.monotonic_ns()
+        try:
+            found = {str(entry[4][0]) for entry in socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)}
+            answer = TAKEN
+        except OSError:
+            found, answer = set(), FAILED
+        return Look(NAME, " ".join(sorted(found)), begin, time.monotonic_ns(), answer)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class Watch:
     """Looks at all places until it is left.
 
     :param record: where every look is written to, a line each
     """
 
-    def __init__(self, lookers: t.Sequence[Looker], record: t.TextIO) -> None:
+    def __init__(self, lookers: t.Sequence[Looker | Resolver], record: t.TextIO) -> None:
         self._record = record
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -115,7 +139,7 @@ class Watch:
         for thread in self._threads:
             thread.join(CONNECT_TIMEOUT_SECONDS)
 
-    def _keep(self, looker: Looker) -> None:
+    def _keep(self, looker: Looker | Resolver) -> None:
         while not self._stop.is_set():
             look = looker.look()
             with self._lock:

@@ -11,6 +11,8 @@ import json
 
 # Layers of the route, from the server to the client.
 SERVER, ROUTE, POOLER, REPLICAS = "server", "route", "pooler", "replicas"
+# Where the name of the write endpoint leads; a look's name is its addresses then.
+NAME = "name"
 # The looks of a run, in its folder.
 LOOKS = "layers.jsonl"
 LAYERS = (SERVER, ROUTE, POOLER, REPLICAS)

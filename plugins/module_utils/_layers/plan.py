@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .model import LAYERS, REPLICAS, SERVER, TAKEN, Look
+from .model import LAYERS, NAME, REPLICAS, SERVER, TAKEN, Look
 
 MILLISECOND = 1_000_000
 # Two looks of a layer are this far apart at most while nothing is wrong; what is further apart stood still.
@@ -53,6 +53,21 @@ def longest_gap_ms(looks: t.Sequence[Look], layer: str) -> float | None:
         return None
     moments = [ours[0].begin, *sorted(look.end for look in ours if look.answer == TAKEN), max(look.end for look in ours)]
     return round(max(after - one for one, after in zip(moments, moments[1:], strict=False)) / MILLISECOND, 1)
+
+
+def name_moved_ms(looks: t.Sequence[Look], begin: int) -> float | None:
+    """How long after a moment the write endpoint's name led elsewhere than before it, for good; None where it did not change, or nobody asked.
+
+    :param looks: in order of their begin
+    :param begin: monotonic ns
+    """
+    answers = [look for look in looks if look.layer == NAME and look.answer == TAKEN]
+    before = [look.name for look in answers if look.end <= begin]
+    if not before or not answers or answers[-1].name == before[-1]:
+        return None
+    stale = max((look.begin for look in answers if look.name == before[-1]), default=begin)
+    moved = next(look.end for look in answers if look.begin > stale)
+    return round((moved - begin) / MILLISECOND, 3)
 
 
 def two_writers(looks: t.Sequence[Look]) -> list[str]:

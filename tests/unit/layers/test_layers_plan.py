@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._layers import plan
-from ansible_collections.freight.pg_ha.plugins.module_utils._layers.model import FAILED, POOLER, REFUSED, REPLICAS, ROUTE, SERVER, TAKEN, Look, read_looks
+from ansible_collections.freight.pg_ha.plugins.module_utils._layers import client, plan
+from ansible_collections.freight.pg_ha.plugins.module_utils._layers.model import FAILED, NAME, POOLER, REFUSED, REPLICAS, ROUTE, SERVER, TAKEN, Look, read_looks
 
 MS = 1_000_000
 
@@ -88,3 +88,26 @@ def test_no_layer_is_back_later_than_the_client_that_it_let_through() -> None:
 
 def test_a_layer_that_nobody_looks_at_has_no_number() -> None:
     assert plan.split(layer(SERVER, 1000, 3000), 990 * MS, 3100 * MS) == {SERVER: 2012.0, ROUTE: None, POOLER: None}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "moved"),
+    [
+        (["10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2"], 1052.0),
+        (["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"], 2052.0),  # answers that come from several name servers: what lasts counts
+        (["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1"], None),
+        (["10.0.0.1", None, None, "10.0.0.2"], 2052.0),
+        (["10.0.0.1", "10.0.0.2", "10.0.0.2", None], 52.0),
+        ([None, None, "10.0.0.2", "10.0.0.2"], None),  # nobody knows where it led before
+    ],
+)
+def test_a_name_has_moved_when_it_leads_elsewhere_for_good(addresses: list[str | None], moved: float | None) -> None:
+    looks = [look(NAME, number * 1000, TAKEN if address else FAILED, address or "", None) for number, address in enumerate(addresses)]
+    assert plan.name_moved_ms(looks, 950 * MS) == moved
+    assert plan.name_moved_ms([], 950 * MS) is None and plan.writers(looks) == []
+
+
+def test_a_resolver_says_where_a_name_leads() -> None:
+    found = client.Resolver("localhost").look()
+    assert found.layer == NAME and found.answer == TAKEN and {"127.0.0.1", "::1"} & set(found.name.split()) and found.begin <= found.end
+    assert client.Resolver("nowhere.invalid").look().answer == FAILED
