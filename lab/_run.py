@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-INVENTORY = ROOT / "inventories" / "lab"
+# Two labs, each with its own machines: with Patroni as its target, or with a stand-in for Amazon RDS.
+LAB = os.environ.get("PG_HA_LAB", "lab")
+MACHINES = {"lab": "pg-ha-lab", "lab_rds": "pg-ha-rds"}[LAB]
+INVENTORY = ROOT / "inventories" / LAB
 VENV_BIN = ROOT / ".build" / "venv" / "bin"
-ARTIFACTS = ROOT / "artifacts" / "freight"
+ARTIFACTS = ROOT / "artifacts" / {"lab": "freight", "lab_rds": "freight_rds"}[LAB]
+ACCOUNT = {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab", "AWS_EC2_METADATA_DISABLED": "true"}
 LOAD = ["python3", "-m", "load"]
 
 
@@ -23,8 +27,8 @@ def stop(message: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The project's environment first in PATH, when it has been made."""
-    env = dict(os.environ)
+    """The project's environment first in PATH, when it has been made, and an account of the stand-in's that is the only one."""
+    env = {**os.environ, **(ACCOUNT if LAB == "lab_rds" else {})}
     if VENV_BIN.is_dir():
         env["PATH"] = f"{VENV_BIN}{os.pathsep}{env['PATH']}"
     return env
@@ -50,7 +54,7 @@ def run_playbook(path: str, *arguments: str) -> int:
 
 def machine(name: str, *command: str, folder: str = "/") -> subprocess.CompletedProcess[str]:
     """Run a command on a machine of the lab; output is captured."""
-    return subprocess.run(["docker", "exec", "-w", folder, f"pg-ha-lab-{name}", *command], capture_output=True, text=True, check=False)
+    return subprocess.run(["docker", "exec", "-w", folder, f"{MACHINES}-{name}", *command], capture_output=True, text=True, check=False)
 
 
 def load(*arguments: str, on: str = "mover") -> subprocess.CompletedProcess[str]:
