@@ -206,8 +206,8 @@ class Host:
             if volume.runs_here():
                 try:
                     volume.sql(REPLICATE)
-                except Failed:
-                    continue  # it is starting or ending
+                except (Failed, OSError):
+                    continue  # it is being made, starting or ending
 
 
 def handler(host: Host) -> type[BaseHTTPRequestHandler]:

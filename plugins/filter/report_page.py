@@ -36,6 +36,15 @@ options:
     description: Whether the page is HTML; else it is Markdown.
     type: bool
     default: false
+  compared:
+    description: Targets beside which the cost of this one is shown, as O(freight.pg_ha.target_costs_info#module:targets).
+    type: list
+    elements: dict
+    default: []
+  rto_seconds:
+    description: How long clients may be without service, for the recommendation among them.
+    type: float
+    default: 60
 """
 
 EXAMPLES = r"""
@@ -58,16 +67,27 @@ import typing as t
 
 import jinja2
 from ansible.errors import AnsibleFilterError
-from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import page
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
+from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import costs, page
 
 
-def report_page(evidence: t.Mapping[str, t.Any], template: str, migration: str, hosts: t.Mapping[str, t.Sequence[str]], html: bool = False) -> str:
+def report_page(
+    evidence: t.Mapping[str, t.Any],
+    template: str,
+    migration: str,
+    hosts: t.Mapping[str, t.Sequence[str]],
+    html: bool = False,
+    compared: t.Sequence[t.Mapping[str, t.Any]] = (),
+    rto_seconds: t.Any = costs.RTO_SECONDS,
+) -> str:
     """Render it.
 
-    :raises AnsibleFilterError: the evidence lacks what the page shows
+    :raises AnsibleFilterError: the evidence lacks what the page shows, or what is compared is not understood
     """
     try:
-        return page.render(template, migration, evidence, hosts, html=html)
+        return page.render(template, migration, evidence, hosts, html=html, compared=compared, rto_seconds=rto_seconds)
+    except UsageError as error:
+        raise AnsibleFilterError(error.message) from error
     except (jinja2.TemplateError, KeyError) as error:
         raise AnsibleFilterError(
             f"The report cannot be rendered, because a document of the evidence is not complete: {error}. Run its playbook again, or take the document away."

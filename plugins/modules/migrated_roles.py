@@ -13,6 +13,7 @@ description:
   - Roles with their attributes, memberships and settings, and with the verifier of their password where the source lets us read it.
   - Left out are predefined roles, the migration's own, administrators, and roles that only serve the source's own replication.
   - Roles that exist on the target only are left alone.
+  - An administrator of the target that is no superuser becomes a member of every moved role, so that it can give objects to their owners and read their rows.
   - Verifiers are never shown, and the target does not log the statements that hold them where the administrator may turn that off.
   - Refuses once the target serves the applications, since the source's roles have lost the right to log in by then.
 author:
@@ -130,9 +131,9 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
             )
         database = client.query_value(source, "SELECT current_database()::text")
         administrators = {str(client.query_value(connection, "SELECT session_user::text")) for connection in (source, target)}
-        superuser = client.query_value(target, "SHOW is_superuser") == "on"
+        limited = None if client.query_value(target, "SHOW is_superuser") == "on" else str(client.query_value(target, "SELECT session_user::text"))
         there = roles.read_side(target, database)
-        plan = roles.plan_roles(roles.read_side(source, database), there, administrators | set(params["exclude"]), OWN_PREFIX, superuser)
+        plan = roles.plan_roles(roles.read_side(source, database), there, administrators | set(params["exclude"]), OWN_PREFIX, limited)
         if plan.actions and not check_mode:
             private.silence(target)
             private.apply(target, plan.actions)

@@ -100,6 +100,7 @@ KEYS: dict[str, Key] = {
         Key("pg_ha_dump_window_seconds", "seconds", least=60, most=604800, why="everything is copied and compared in it"),
         Key("pg_ha_ddl_policy", "choice", choices=("detect", "refuse")),
         Key("pg_ha_slot_wal_limit_mib", "MiB", least=64, most=2147483647, why="the source keeps some segments of 16 MiB in any case"),
+        Key("pg_ha_compared", "mappings"),
         Key("pg_ha_repeat", "choices", choices=PHASES),
     )
 }

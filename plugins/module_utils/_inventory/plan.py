@@ -228,6 +228,13 @@ def check_list(key: Key, value: t.Any) -> Fault | None:
     return f"is {value!r}", "give a list of names"
 
 
+def check_mappings(key: Key, value: t.Any) -> Fault | None:
+    """A list of descriptions. What each says is looked at by whoever uses it."""
+    if isinstance(value, (list, tuple)) and all(isinstance(one, dict) for one in value):
+        return None
+    return f"is {value!r}", "give a list of mappings, see docs/rds.md"
+
+
 def check_passwords(value: t.Any, roles: list[str]) -> Fault | None:
     """A mapping from roles to passwords, of which only whether they are given is known here."""
     if not isinstance(value, dict):
@@ -284,6 +291,7 @@ CHECKS: dict[str, t.Callable[[Key, t.Any], Fault | None]] = {
     "choice": check_choice,
     "choices": check_choices,
     "list": check_list,
+    "mappings": check_mappings,
     "networks": check_networks,
     "boolean": check_boolean,
 }

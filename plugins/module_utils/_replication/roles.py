@@ -82,10 +82,14 @@ class Membership:
 
 @dataclass(frozen=True)
 class Side:
-    """All roles of one server."""
+    """All roles of one server.
+
+    :param tells_inheritance: a membership says for itself whether it inherits and may be set (16 and later)
+    """
 
     roles: dict[str, Role]
     memberships: dict[tuple[str, str], Membership]
+    tells_inheritance: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,15 +150,17 @@ def read_side(connection: Connection, database: str) -> Side:
             "JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member GROUP BY 1, 2",
         )
     }
-    return Side(roles, memberships)
+    return Side(roles, memberships, new)
 
 
-def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefix: str, administrator_is_superuser: bool = True) -> RolesPlan:
+def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefix: str, limited: str | None = None) -> RolesPlan:
     """Compare and plan (pure). Attributes stay as they are on the source; what exists only on the target is left alone.
 
     :param exclude: roles that are not moved, by name (administrators)
     :param own_prefix: roles of ours begin with it
+    :param limited: the target's administrator where it is no superuser: it becomes a member of every moved role, or could neither give nor compare what is theirs
     """
+    administrator_is_superuser = limited is None
     candidates = [name for name in source.roles if not name.startswith("pg_")]
     skipped = {name: why for name in candidates if (why := _why_skipped(source.roles[name], exclude, own_prefix))}
     not_possible: list[str] = []
@@ -169,6 +175,7 @@ def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefi
         wanted[name] = role
     actions = [action for name in wanted for action in _plan_role(wanted[name], target.roles.get(name), administrator_is_superuser)]
     actions += _plan_memberships(source, target, wanted, not_possible)
+    actions += [] if limited is None else _plan_administrator(target, wanted, limited)
     actions += [action for name in wanted for action in _plan_settings(wanted[name], target.roles.get(name))]
     logins = [role for role in wanted.values() if role.attributes["rolcanlogin"]]
     return RolesPlan(
@@ -235,6 +242,17 @@ def _plan_memberships(source: Side, target: Side, wanted: dict[str, Role], not_p
         role, member = key
         if member in wanted and (role in wanted or role.startswith("pg_")):
             actions.append(Action(f"REVOKE {identifier(role)} FROM {identifier(member)}"))
+    return actions
+
+
+def _plan_administrator(target: Side, wanted: dict[str, Role], administrator: str) -> list[Action]:
+    """GRANT of each moved role. Since 16 whoever makes a role may grant it, and neither use nor become it before that."""
+    actions = []
+    for name in sorted(wanted):
+        there = target.memberships.get((name, administrator))
+        if there is None or False in (there.inherit, there.set_role):
+            options = " WITH INHERIT TRUE, SET TRUE" if target.tells_inheritance else ""
+            actions.append(Action(f"GRANT {identifier(name)} TO {identifier(administrator)}{options}"))
     return actions
 
 

@@ -11,20 +11,32 @@ import typing as t
 
 import jinja2
 
-from . import charts, figures, verdict
+from . import charts, costs, figures, verdict
 
 # Rows of a table in the page; whoever wants all of them reads the evidence.
 MOST_ROWS = 200
 _SIZES = ("bytes", "kB", "MB", "GB", "TB")
 
 
-def render(template: str, migration: str, evidence: verdict.Evidence, hosts: t.Mapping[str, t.Sequence[str]], *, html: bool) -> str:
+def render(
+    template: str,
+    migration: str,
+    evidence: verdict.Evidence,
+    hosts: t.Mapping[str, t.Sequence[str]],
+    *,
+    html: bool,
+    compared: t.Sequence[t.Mapping[str, t.Any]] = (),
+    rto_seconds: t.Any = costs.RTO_SECONDS,
+) -> str:
     """A page.
 
     :param template: its text
     :param hosts: names of hosts by what they are: ``source``, ``poolers``, ``proxies``, ``members``, ``store``, ``mover``
     :param html: whether it is HTML; else Markdown
+    :param compared: targets beside which the cost of this one is shown
+    :param rto_seconds: how long clients may be without service, for the recommendation among them
     :raises jinja2.UndefinedError: the template wants what the evidence does not have
+    :raises UsageError: what is compared is not understood
     """
     environment = jinja2.Environment(autoescape=html, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=html, keep_trailing_newline=True)
     environment.filters.update(
@@ -34,6 +46,7 @@ def render(template: str, migration: str, evidence: verdict.Evidence, hosts: t.M
         cell=cell,
         milliseconds=milliseconds,
         clock=clock,
+        after=after,
         listed=listed,
         code=backquoted_html if html else lambda text: text,
     )
@@ -53,6 +66,7 @@ def render(template: str, migration: str, evidence: verdict.Evidence, hosts: t.M
         "copy_charts": copy_charts(evidence["replication"]),
         "scenario_chart": scenario_chart,
         "shares": figures.shares,
+        "costs": costs.compared(evidence, compared, rto_seconds),
         "most_rows": MOST_ROWS,
     }
     return environment.from_string(template).render(known)
@@ -93,13 +107,23 @@ def cutover_charts(cutover: verdict.Document) -> dict[str, charts.Chart]:
 
 
 def scenario_chart(row: t.Mapping[str, t.Any]) -> dict[str, charts.Chart]:
-    """The same for each second of a failover scenario; {} where there is no timeline."""
+    """The same for each second of a failover scenario, where the band is the service's own time; {} where there is no timeline."""
     timeline = row["timeline"]
     if not timeline:
         return {}
     begin = seconds_of(timeline[0]["at"])
     moments = [seconds_of(part["at"]) - begin for part in timeline]
-    return _both(timeline, moments, (0.0, moments[-1] + 1), None, "second", "the first write")
+    end = moments[-1] + 1
+    return _both(timeline, moments, (0.0, end), _service_band(row["service"], begin, end), "second", "the first write")
+
+
+def _service_band(service: verdict.Document | None, begin: float, end: float) -> tuple[float, float] | None:
+    """From when to when the service says that it failed over, as far as the chart reaches: its clock is not ours."""
+    told = () if service is None else (service["started_at"], service["completed_at"])
+    if not told or None in told:
+        return None
+    left, right = (min(max(seconds_of(moment) - begin, 0.0), end) for moment in told)
+    return (left, right) if left < right else None
 
 
 def _both(
@@ -180,6 +204,11 @@ def number(value: t.Any) -> str:
 def clock(moment: str | None) -> str:
     """``2027-01-01 00:00:05`` (UTC) of a moment of the evidence."""
     return "no end recorded" if moment is None else datetime.datetime.fromtimestamp(seconds_of(moment), tz=datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def after(moment: str, begin: str) -> str:
+    """``+12.3 s``: a moment of the evidence by its distance to another one."""
+    return f"{seconds_of(moment) - seconds_of(begin):+.1f} s"
 
 
 def cell(value: t.Any) -> str:

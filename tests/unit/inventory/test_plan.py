@@ -108,6 +108,7 @@ def test_a_good_inventory_has_no_problems() -> None:
         ("pg_ha_repeat", "verify", "no list"),
         ("pg_ha_repeat", ["verfy"], "holds verfy"),
         ("pg_ha_application_roles", "app", "a list of names"),
+        ("pg_ha_compared", ["rds"], "a list of mappings"),
         ("pg_ha_allowed_networks", [], "a list of networks"),
         ("pg_ha_allowed_networks", ["192.0.2.1/24"], "no bit set behind the mask"),
         ("pg_ha_allowed_networks", ["::/0"], "which is everybody"),

@@ -79,7 +79,7 @@ def statements(plan):
 
 
 def plan_roles(source, target, exclude=("admin",), superuser=True):
-    return roles.plan_roles(source, target, exclude, "ha_migration", superuser)
+    return roles.plan_roles(source, target, exclude, "ha_migration", None if superuser else "admin")
 
 
 def test_a_new_role_is_created_with_its_verifier_which_is_never_shown():
@@ -144,7 +144,25 @@ def test_what_an_administrator_without_superuser_may_not_give_is_said_and_left_o
     plan = plan_roles(side(role(rolsuper=True, rolbypassrls=True)), side(), superuser=False)
     assert statements(plan)[0].startswith('CREATE ROLE "app" INHERIT NOCREATEROLE NOCREATEDB LOGIN PASSWORD')
     assert "BYPASSRLS, SUPERUSER" in plan.not_possible[0]
-    assert plan_roles(side(role(rolsuper=True)), side(role()), superuser=False).actions == []
+    given = [roles.Membership("app", "admin", True, True, True)]
+    assert plan_roles(side(role(rolsuper=True)), side(role(), memberships=given), superuser=False).actions == []
+
+
+@pytest.mark.parametrize(
+    ("there", "tells", "expected"),
+    [
+        (None, True, ['GRANT "app" TO "admin" WITH INHERIT TRUE, SET TRUE']),
+        (None, False, ['GRANT "app" TO "admin"']),
+        (roles.Membership("app", "admin", True, False, False), True, ['GRANT "app" TO "admin" WITH INHERIT TRUE, SET TRUE']),  # as its maker has it
+        (roles.Membership("app", "admin", True, True, False), True, ['GRANT "app" TO "admin" WITH INHERIT TRUE, SET TRUE']),
+        (roles.Membership("app", "admin", False, True, True), True, []),
+        (roles.Membership("app", "admin", True), False, []),
+    ],
+)
+def test_an_administrator_without_superuser_becomes_a_member_of_what_is_moved(there, tells, expected):
+    target = dataclasses.replace(side(role(), memberships=[there] if there else []), tells_inheritance=tells)
+    assert statements(plan_roles(side(role()), target, superuser=False)) == expected
+    assert plan_roles(side(role()), target).actions == []
 
 
 def test_passwords_that_need_a_new_one_are_listed():

@@ -11,6 +11,9 @@ import math
 import typing as t
 
 HOSTS = {"source": ["db"], "poolers": ["lb1"], "proxies": ["lb1"], "members": ["pg1", "pg2", "pg3"], "store": ["etcd1", "etcd2", "etcd3"], "mover": ["mover"]}
+# A managed service has no host of ours behind the poolers, and one name.
+RDS_HOSTS = {**HOSTS, "proxies": [], "members": [], "store": []}
+RDS_ENDPOINT = {"host": "freight-rds.c3v8aquz5xk1.eu-central-1.rds.amazonaws.com", "port": 5432}
 BEGIN = datetime.datetime(2027, 1, 1, 2, 0, tzinfo=datetime.UTC)
 
 
@@ -42,8 +45,9 @@ def scenario(name: str, title: str, rto_ms: float, budget_ms: int, *, repeat: in
     gone = math.ceil(rto_ms / 1000) if rto_ms >= 500 else 0
     layers = {"server": rto_ms * 0.8, "route": rto_ms * 0.9, "pooler": rto_ms * 0.95} if gone else dict.fromkeys(("server", "route", "pooler"))
     return {
-        "name": name, "title": title, "repeat": repeat, "hit": ["pg1"], "route": "pooler", "rto_ms": rto_ms, "layers_ms": {**layers, "client": rto_ms}, "name_moved_ms": None, "service": None,
-        "replicas_gap_ms": 12.0, "rpo_lost": 0, "duplicated": 0, "unknown": {"total": 2, "committed": 1, "not_committed": 1}, "acknowledged": 4321,
+        "name": name, "title": title, "repeat": repeat, "hit": ["pg1"], "route": "pooler", "rto_ms": rto_ms, "layers_ms": {**layers, "client": rto_ms},
+        "name_moved_ms": None, "service": None, "replicas_gap_ms": 12.0, "rpo_lost": 0, "duplicated": 0,
+        "unknown": {"total": 2, "committed": 1, "not_committed": 1}, "acknowledged": 4321,
         "client_errors": 4 if gone else 0, "client_errors_by_class": {"57P01": 4} if gone else {}, "two_writers": [],
         "writers": ["pg1", "pg2"] if gone else ["pg1"], "timelines": [1, 2] if gone else [1], "redundancy_restored_s": 12.5, "caught_up_s": None,
         "budget_ms": budget_ms,
@@ -144,6 +148,24 @@ EVIDENCE: dict[str, t.Any] = {
 def evidence(**changed: t.Any) -> dict[str, t.Any]:
     """All of it, with documents exchanged."""
     return {**copy.deepcopy(EVIDENCE), **changed}
+
+
+def forced_failover(repeat: int, rto_ms: float, moved_ms: float | None = 10_000.0, **changed: t.Any) -> dict[str, t.Any]:
+    """One run of the failover that a service is asked for, and what the service says of it by its own clock."""
+    said = [(1008.2, "Multi-AZ instance failover started."), (1019.0, "DB instance restarted"), (1020.4, "Multi-AZ instance failover completed")]
+    events = [{"at": (BEGIN + datetime.timedelta(seconds=seconds)).isoformat(), "message": words} for seconds, words in said]
+    service = {"started_at": events[0]["at"], "completed_at": events[-1]["at"], "service_seconds": 12.2, "events": events}
+    told = {"hit": [], "writers": [RDS_ENDPOINT["host"]], "timelines": [1], "name_moved_ms": moved_ms, "service": service, **changed}
+    return scenario("forced_failover", "The service fails over to its standby in another zone", rto_ms, 60000, repeat=repeat, **told)
+
+
+def rds(**changed: t.Any) -> dict[str, t.Any]:
+    """The same migration to Amazon RDS."""
+    topology = document("topology")
+    ends = {"write_endpoint": RDS_ENDPOINT, "read_endpoint": RDS_ENDPOINT}
+    topology["target"] = {**topology["target"], "kind": "rds", "members": ["freight-rds"], "administrator_is_superuser": False, **ends}
+    runs = [forced_failover(1, 13_800.0), forced_failover(2, 15_200.0, 11_400.0), scenario("pgbouncer_killed", "SIGKILL for PgBouncer", 1474.0, 10000)]
+    return evidence(**{"topology": topology, "failover": document("failover", scenarios=runs), **changed})
 
 
 def nothing() -> dict[str, t.Any]:

@@ -15,7 +15,7 @@ import subprocess
 import pytest
 from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import page
 
-from tests.unit.report.sample import HOSTS, evidence
+from tests.unit.report.sample import HOSTS, RDS_HOSTS, document, evidence, forced_failover, rds
 
 CHROMIUM = shutil.which("chromium")
 TEMPLATE = pathlib.Path(__file__).resolve().parents[3] / "roles" / "report" / "templates" / "report.html.j2"
@@ -41,19 +41,24 @@ frame.addEventListener('load', () => {
 </script></body>"""
 
 
-@pytest.fixture(params=[360, 1200])
+# What did not pass is open, so that what the service says of it is seen as well.
+MANAGED = rds(failover=document("failover", scenarios=[forced_failover(1, 13_800.0, passed=False)]))
+
+
+@pytest.fixture(params=[(360, evidence(), HOSTS), (1200, evidence(), HOSTS), (360, MANAGED, RDS_HOSTS), (1200, MANAGED, RDS_HOSTS)])
 def seen(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> dict[str, object]:
     """What a browser of that width makes of the page."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
-    text = page.render(TEMPLATE.read_text(encoding="utf-8"), "move", evidence(), HOSTS, html=True)
+    width, documents, hosts = request.param
+    text = page.render(TEMPLATE.read_text(encoding="utf-8"), "move", documents, hosts, html=True)
     around = tmp_path / "around.html"
-    around.write_text(LOOK % (request.param, html.escape(text)), encoding="utf-8")
+    around.write_text(LOOK % (width, html.escape(text)), encoding="utf-8")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", around.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     found = re.search(r'<pre id="seen">(\{.*?\})</pre>', dom)
     assert found is not None, dom[-2000:]
-    return {"width": request.param, **json.loads(html.unescape(found[1]))}
+    return {"width": width, **json.loads(html.unescape(found[1]))}
 
 
 def test_the_page_fits_and_asks_for_nothing(seen: dict[str, object]) -> None:

@@ -13,7 +13,7 @@ from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import chart
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.report.sample import EVIDENCE, document, evidence, nothing
+from tests.unit.report.sample import EVIDENCE, document, evidence, forced_failover, nothing
 
 
 @pytest.mark.parametrize(("value", "ceiling"), [(0, 1), (-3, 1), (1, 1), (1.1, 2), (2, 2), (3, 5), (7, 10), (10, 10), (0.03, 0.05), (123456, 200000)])
@@ -63,6 +63,12 @@ def test_scenarios_are_summed_up_by_name() -> None:
     assert rows[3]["layers_ms"] == {"server": None, "route": None, "pooler": None, "client": 77}
 
 
+def test_the_move_of_a_name_is_the_median_of_the_runs_in_which_it_moved() -> None:
+    assert [row["name_moved_ms"] for row in figures.scenarios(EVIDENCE["failover"]["scenarios"])] == [None] * 4
+    (row,) = figures.scenarios([forced_failover(1, 13_800.0), forced_failover(2, 15_200.0, 11_400.0), forced_failover(3, 9_000.0, None)])
+    assert row["name_moved_ms"] == 10_700 and row["worst"]["name_moved_ms"] == 11_400.0
+
+
 def test_what_a_layer_costs_is_its_distance_to_the_one_before() -> None:
     found = figures.shares({"server": 800, "route": 900, "pooler": None, "client": 1000})
     assert [(layer, round(share, 3)) for layer, share in found] == [("server", 0.8), ("route", 0.1), ("client", 0.1)]
@@ -103,6 +109,15 @@ def test_latency_is_shown_in_seconds_where_it_is_long() -> None:
     rows = EVIDENCE["failover"]["scenarios"]
     assert page.scenario_chart(rows[0])["latency"].ticks_y[-1].label.endswith(" s")
     assert page.scenario_chart(rows[-1])["latency"].ticks_y[-1].label.endswith(" ms")
+
+
+def test_the_time_of_a_service_is_a_band_and_never_longer_than_the_chart() -> None:
+    row = forced_failover(1, 13_800.0)
+    assert [(one["class"], one["x"], one["width"]) for one in rectangles(page.scenario_chart(row)["acknowledged"].svg)][0] == ("band", "8.2", "12.2")
+    early = {**row["service"], "started_at": "2027-01-01T01:00:00+00:00"}
+    assert rectangles(page.scenario_chart({**row, "service": early})["acknowledged"].svg)[0]["x"] == "0"
+    for said in (None, {**row["service"], "completed_at": None}, {**early, "completed_at": early["started_at"]}):
+        assert 'class="band"' not in page.scenario_chart({**row, "service": said})["acknowledged"].svg
 
 
 def cases(text: str) -> dict[str, str | None]:

@@ -9,12 +9,22 @@ import pathlib
 import typing as t
 
 import pytest
+import yaml
 from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import page
 
-from tests.unit.report.sample import EVIDENCE, HOSTS, document, evidence
+from tests.unit.report.sample import EVIDENCE, HOSTS, RDS_ENDPOINT, RDS_HOSTS, document, evidence, rds
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-RUNBOOK, ARCHITECTURE = ((ROOT / "roles" / "report" / "templates" / f"{name}.md.j2").read_text(encoding="utf-8") for name in ("runbook", "architecture"))
+TEMPLATES = ROOT / "roles" / "report" / "templates"
+KINDS = sorted(path.name.split(".")[1] for path in TEMPLATES.glob("runbook.*.md.j2"))
+
+
+def template(name: str, kind: str) -> str:
+    """As the role puts it together."""
+    return "".join((TEMPLATES / f"{file}.md.j2").read_text(encoding="utf-8") for file in ("handbook", f"{name}.{kind}"))
+
+
+RUNBOOK, ARCHITECTURE = (template(name, "patroni") for name in ("runbook", "architecture"))
 RETIRED = {
     "retirement": {
         "outcome": "done",
@@ -31,6 +41,23 @@ TWO_OF_EACH = {**HOSTS, "poolers": ["lb1", "lb2"], "proxies": ["lb1", "lb2"]}
 def render(template: str, hosts: t.Mapping[str, t.Sequence[str]] = HOSTS, **changed: t.Any) -> str:
     """A page of the sample."""
     return page.render(template, "move", evidence(**changed), hosts, html=False)
+
+
+def managed(name: str, hosts: t.Mapping[str, t.Sequence[str]] = RDS_HOSTS, **changed: t.Any) -> str:
+    """A page of the sample for a managed service."""
+    return page.render(template(name, "rds"), "move", rds(**changed), hosts, html=False)
+
+
+def either(name: str, kind: str, **changed: t.Any) -> str:
+    """A page of either kind."""
+    return managed(name, **changed) if kind == "rds" else render(template(name, kind), **changed)
+
+
+def test_every_kind_of_target_has_its_pages() -> None:
+    roles = sorted((ROOT / "roles").glob("target_*"))
+    topologies = [yaml.safe_load((role / "vars" / "main.yml").read_text(encoding="utf-8"))[f"__{role.name}_topology"] for role in roles]
+    assert sorted(topology["target"]["kind"] for topology in topologies) == KINDS
+    assert all((TEMPLATES / f"architecture.{kind}.md.j2").is_file() for kind in KINDS)
 
 
 def test_it_names_the_hosts_and_endpoints_that_stand() -> None:
@@ -62,6 +89,55 @@ def test_each_figure_is_the_measured_one_and_where_there_is_none_the_page_says_h
         assert "Not measured yet: `test_failover.yml` does." in untested and "Measured here" not in untested
 
 
+def test_a_managed_service_is_named_by_its_instance_and_its_endpoint() -> None:
+    text = managed("architecture")
+    for part in (
+        "PgBouncer      lb1\n",
+        f"    │  {RDS_ENDPOINT['host']}:5432\n",
+        "Amazon RDS     freight-rds ",
+        "| server of the instance, with its storage | `freight-rds` | 1 |",
+        "**PgBouncer is there once only.**",
+        f"The instance has one name, `{RDS_ENDPOINT['host']}`,",
+    ):
+        assert part in text, part
+    assert "there once only" not in managed("architecture", {**RDS_HOSTS, "poolers": ["lb1", "lb2"]})
+    runbook = managed("runbook")
+    for part in (
+        "aws rds describe-db-instances --db-instance-identifier freight-rds ",
+        "aws rds describe-events --source-type db-instance --source-identifier freight-rds --duration 60 ",
+        "aws rds reboot-db-instance --db-instance-identifier freight-rds --force-failover ",
+        f"getent hosts {RDS_ENDPOINT['host']}",
+    ):
+        assert part in runbook, part
+
+
+def test_an_endpoint_in_front_of_the_instance_is_told_apart_from_its_own() -> None:
+    topology = rds()["topology"]
+    topology["target"]["write_endpoint"] = {"host": "in-front", "port": 5432}
+    text = managed("architecture", topology=topology)
+    assert f"    │  in-front:5432, which leads to {RDS_ENDPOINT['host']}:5432\n" in text and f"one name, `{RDS_ENDPOINT['host']}`," in text
+
+
+def test_what_a_failover_of_the_service_took_is_measured() -> None:
+    row = "| The service fails over to its standby in another zone | 10.7 s | 11.6 s | 13.8 s | 14.5 s | 15.2 s | 4 | 0 |"
+    assert row in managed("architecture")
+    assert "| SIGKILL for PgBouncer | - | 1179 ms |" in managed("architecture")
+    assert managed("runbook").count("Measured here: 15.2 s without service at worst (of 2), lost 0, whole again after 12.5 s.") == 2
+    for name in ("architecture", "runbook"):
+        assert "Not measured yet: `test_failover.yml` does." in managed(name, failover={})
+
+
+@pytest.mark.parametrize("name", ["architecture", "runbook"])
+def test_a_page_speaks_of_its_own_kind_of_target_only(name: str) -> None:
+    for documents in (rds(), rds(failover={}), rds(cutover={}), rds(**RETIRED)):
+        text = page.render(template(name, "rds"), "move", documents, RDS_HOSTS, html=False)
+        assert not [word for word in ("patroni", "etcd", "haproxy", "pg1") if word in text.lower()]
+        assert "\n\n\n" not in text
+    text = render(template(name, "patroni"))
+    assert "Patroni" in text and "etcd" in text and "HAProxy" in text
+    assert not [word for word in ("Amazon", "RDS", "Multi-AZ", "aws ") if word in text]
+
+
 def way_back(**changed: t.Any) -> dict[str, t.Any]:
     """What changes where the way back does."""
     return {"cutover": {"way_back": {"link": "l", "follows": True, "problem": None, "standbys_without": [], **changed}}}
@@ -78,16 +154,18 @@ def way_back(**changed: t.Any) -> dict[str, t.Any]:
         (RETIRED, "There is no way back: the source was retired at 2027-01-02 00:00:00."),
     ],
 )
-def test_the_way_back_is_told_as_it_is(changed: dict[str, t.Any], says: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_way_back_is_told_as_it_is(kind: str, changed: dict[str, t.Any], says: str) -> None:
     given = {name: {} if value is None else {**EVIDENCE[name], **value} for name, value in changed.items()}
-    assert says in render(RUNBOOK, **given)
+    assert says in either("runbook", kind, **given)
 
 
-def test_every_playbook_and_scenario_that_it_names_is_there() -> None:
-    text = render(RUNBOOK, failover=document("failover", scenarios=[]))
-    for word in {word.strip("`,.:'") for word in text.split() if ".yml" in word and "/etc/" not in word}:
+@pytest.mark.parametrize(("kind", "scenarios"), [("patroni", 5), ("rds", 2)])
+def test_every_playbook_and_scenario_that_it_names_is_there(kind: str, scenarios: int) -> None:
+    text = either("runbook", kind, failover=document("failover", scenarios=[]))
+    for word in {word.strip("`,.:;'") for word in text.split() if ".yml" in word and "/etc/" not in word}:
         assert (ROOT / "playbooks" / pathlib.Path(word).name).is_file(), word
     named = {part.split('"')[0] for part in text.split('["')[1:]}
-    assert len(named) == 5
+    assert len(named) == scenarios
     for name in named:
         assert (ROOT / "roles" / "failover_test" / "files" / "scenarios" / f"{name}.yml").is_file(), name

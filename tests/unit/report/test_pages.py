@@ -17,7 +17,7 @@ from ansible_collections.freight.pg_ha.plugins.filter.report_page import report_
 from ansible_collections.freight.pg_ha.plugins.plugin_utils._report import page
 
 from tests.evidence import problems
-from tests.unit.report.sample import EVIDENCE, HOSTS, TABLES, document, evidence, nothing
+from tests.unit.report.sample import EVIDENCE, HOSTS, RDS_ENDPOINT, RDS_HOSTS, TABLES, document, evidence, forced_failover, nothing, rds
 
 TEMPLATES = pathlib.Path(__file__).resolve().parents[3] / "roles" / "report" / "templates"
 MARKDOWN, HTML = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.md.j2", "report.html.j2"))
@@ -67,7 +67,8 @@ class Reader(html.parser.HTMLParser):
 
 
 def test_the_sample_is_what_the_schemas_want() -> None:
-    assert {name: problems(document) for name, document in EVIDENCE.items() if document} == {name: [] for name, document in EVIDENCE.items() if document}
+    for documents in (EVIDENCE, rds()):
+        assert {name: problems(document) for name, document in documents.items() if document} == {name: [] for name, document in documents.items() if document}
 
 
 def test_a_clean_migration_says_so_first_and_shows_its_numbers() -> None:
@@ -147,6 +148,58 @@ def test_the_page_needs_nothing_from_a_network_and_runs_nothing() -> None:
     assert not [name for _tag, attributes in seen.tags for name in attributes if name.startswith("on")]
 
 
+def managed(**changed: t.Any) -> tuple[str, str]:
+    """Both pages of a migration to a managed service."""
+    documents = rds(**changed)
+    return page.render(HTML, "move", documents, RDS_HOSTS, html=True), page.render(MARKDOWN, "move", documents, RDS_HOSTS, html=False)
+
+
+def test_a_managed_service_is_shown_as_what_it_is() -> None:
+    text, ticket = managed()
+    seen = Reader(text)
+    address = f"{RDS_ENDPOINT['host']}:5432"
+    assert f"Amazon RDS Multi-AZ freight-rds writes to {address}, reads from the same; the storage is mirrored to a second zone" in seen.text
+    assert "until the endpoint led to it" in seen.text and seen.open == []
+    assert "Amazon RDS Multi-AZ, the storage is mirrored to a second zone; instance `freight-rds`: write to" in ticket
+    for words in ("HAProxy", "etcd", "Patroni", "one leads", "servers"):
+        assert words not in seen.text and words not in ticket, words
+
+
+def test_another_endpoint_for_reads_is_named() -> None:
+    topology = rds()["topology"]
+    topology["target"]["write_endpoint"] = {"host": "in-front", "port": 5432}
+    assert f"writes to in-front:5432, reads from {RDS_ENDPOINT['host']}:5432;" in Reader(managed(topology=topology)[0]).text
+
+
+def test_what_the_service_says_stands_beside_what_clients_saw() -> None:
+    text, ticket = managed()
+    seen = Reader(text)
+    for words in (
+        "name led elsewhere: 10.7 s",
+        "Clients were without service for 15.2 s; the write endpoint's name led elsewhere after 11.4 s. The service counts 12.2 s from when it began",
+        "the band is the service’s own time",
+        "2027-01-01 02:16:48 +8.2 s Multi-AZ instance failover started. 2027-01-01 02:16:59 +19.0 s DB instance restarted",
+    ):  # fmt: skip
+        assert words in seen.text, words
+    said = ticket.split("`forced_failover`, the run that took longest: ", 1)[1]
+    assert said.startswith("clients were without service for 15.2 s; the write endpoint's name led elsewhere after 11.4 s.\nThe service counts 12.2 s from")
+    assert "| 2027-01-01 02:17:00 | Multi-AZ instance failover completed |\n\n## Routes" in said
+    assert "`pgbouncer_killed`, the run" not in ticket and "\n\n\n" not in ticket
+    assert text.count("The service counts") == 1
+
+
+def test_nothing_is_said_of_a_service_or_a_name_where_there_is_none() -> None:
+    for text in (web(), markdown()):
+        assert not [words for words in ("led elsewhere", "service counts", "by the service", "service said", "own time") if words in text]
+
+
+def test_a_service_that_has_not_said_that_it_was_over_is_told_so() -> None:
+    said = {"started_at": None, "completed_at": None, "service_seconds": None, "events": []}
+    text, ticket = managed(failover=document("failover", scenarios=[forced_failover(1, 13_800.0, None, service=said)]))
+    assert "The service has not said both when it began and when it was over." in text and "led elsewhere" not in text and "own time" not in text
+    assert "clients were without service for 13.8 s.\nThe service has not said both when it began and when it was over." in ticket
+
+
 HOSTILE = '"><script>alert(1)</script>{{ 7 * 7 }}|`\n%s'
 
 
@@ -157,6 +210,11 @@ def test_what_a_database_calls_its_things_is_never_markup() -> None:
     seen = Reader(text)
     assert "script" not in {tag for tag, _attributes in seen.tags} and seen.open == []
     assert "alert(1)" in seen.text and "{{ 7 * 7 }}" in seen.text and ">49" not in text
+    said = forced_failover(1, 13_800.0)
+    said["service"]["events"][0]["message"] = HOSTILE
+    told, ticket = managed(failover=document("failover", scenarios=[said]))
+    assert "script" not in {tag for tag, _attributes in Reader(told).tags} and "alert(1)" in Reader(told).text
+    assert len([line for line in ticket.splitlines() if line.startswith("| 2027") and "alert(1)" in line and "\\|" in line and line.endswith("%s |")]) == 1
     lines = markdown(parity=parity).splitlines()
     assert len([line for line in lines if line.startswith("- ") and "alert(1)" in line and "\\|" in line and line.endswith("%s")]) == 1
 
