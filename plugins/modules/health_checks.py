@@ -68,7 +68,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._health.client import read_health
-from ansible_collections.freight.pg_ha.plugins.module_utils._health.plan import PRIVILEGES, plan_health
+from ansible_collections.freight.pg_ha.plugins.module_utils._health.plan import PRIVILEGES, plan_health, verifier_of
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, private
 
 
@@ -82,7 +82,12 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
         raise UsageError(f"The password of {params['writer']} holds characters beyond printable ASCII: choose another.")
     connection = client.connect(params["service_file"], params["service"], application_name="ha_migration health")
     private.silence(connection)
-    before = read_health(connection, params["writer"])
+
+    def verified() -> str | None:
+        known = client.logs_in(params["service_file"], params["service"], params["writer"], params["password"])
+        return verifier_of(params["writer"], params["password"]) if known else None
+
+    before = read_health(connection, params["writer"], verified)
     actions = plan_health(before, params["writer"], params["password"], params["empty"])
     if actions and not check_mode:
         private.apply(connection, actions)

@@ -44,6 +44,9 @@ options:
     type: str
     choices: [dead_man, link, probe]
     required: true
+  replication_role:
+    description: Role whose members may replicate, on a server whose administrator can give no attribute for it (C(rds_replication) of Amazon RDS).
+    type: str
 """
 
 EXAMPLES = r"""
@@ -77,8 +80,14 @@ def run(params, check_mode):
         raise UsageError(f"The password of {params['name']} holds characters beyond printable ASCII: choose another.")
     connection = client.connect(params["service_file"], params["service"], application_name="ha_migration role")
     private.silence(connection)
-    before = roles.read_role(connection, params["name"], params["purpose"])
-    actions = roles.plan_role(before, params["name"], params["password"], params["purpose"])
+    name, by = params["name"], params["replication_role"]
+
+    def verified():
+        known = client.logs_in(params["service_file"], params["service"], name, params["password"])
+        return roles.verifier_of(name, params["password"]) if known else None
+
+    before = roles.read_role(connection, name, params["purpose"], verified, by)
+    actions = roles.plan_role(before, name, params["password"], params["purpose"], by)
     if actions and not check_mode:
         private.apply(connection, actions)
     public = {"exists": before["exists"], "login": before["login"], "granted": len(before["granted"])}
@@ -94,6 +103,7 @@ def argument_spec():
         "name": {"type": "str", "required": True},
         "password": {"type": "str", "required": True, "no_log": True},
         "purpose": {"type": "str", "choices": sorted(roles.GRANTS), "required": True},
+        "replication_role": {"type": "str"},
     }
 
 

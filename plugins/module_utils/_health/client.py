@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import typing as t
 
-from .._postgresql import client
+from .._postgresql import client, scram
 from .plan import BODY, FUNCTION, ORPHANS, PRIVILEGES, SCHEMA, TABLE, VIEW
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
-def read_health(connection: Connection, writer: str) -> dict[str, t.Any]:
+def read_health(connection: Connection, writer: str, verified: t.Callable[[], str | None] = lambda: None) -> dict[str, t.Any]:
     """What there is: ``{"database", "schema", "table", "rows", "function", "view", "orphans", "role", "login", "verifier", "connect", "granted"}``.
 
     ``function`` is whether it is the one of this version, ``rows`` whether the table has some, ``orphans`` whether there are sessions of a role that was
     dropped, ``granted`` the writer's privileges on the table.
 
     :param writer: role of the probe
-    :raises ClientError: pg_authid may not be read
+    :param verified: the verifier that it has where the server shows none: who asks it has tried the password
     """
     found = client.query(
         connection,
@@ -32,12 +32,15 @@ def read_health(connection: Connection, writer: str) -> dict[str, t.Any]:
         (SCHEMA, TABLE, BODY, FUNCTION, VIEW),
     )[0]
     found["rows"] = bool(found["table"] and client.query_value(connection, f"SELECT EXISTS (SELECT FROM {TABLE})"))
+    shown = bool(client.query_value(connection, f"SELECT {scram.READABLE}"))
     rows = client.query(
         connection,
-        "SELECT rolcanlogin AS login, rolpassword AS verifier, has_database_privilege(oid, current_database(), 'CONNECT') AS connect "
-        "FROM pg_authid WHERE rolname = %s",
+        f"SELECT rolcanlogin AS login, {'rolpassword' if shown else 'NULL'} AS verifier, "
+        f"has_database_privilege(oid, current_database(), 'CONNECT') AS connect FROM {'pg_authid' if shown else 'pg_roles'} WHERE rolname = %s",
         (writer,),
     )
+    if rows and not shown:
+        rows[0]["verifier"] = verified()
     if not rows:
         return {**found, "role": False, "login": False, "verifier": None, "connect": False, "granted": []}
     granted = []

@@ -12,7 +12,7 @@ import typing as t
 from dataclasses import asdict, dataclass
 
 from .._core.errors import GateError, PgHaError
-from .._postgresql import client
+from .._postgresql import client, scram
 from .._postgresql.console import read_pooled
 from .._postgresql.quoting import identifier
 from .._postgresql.slots import read_given_up, read_slot_wal
@@ -330,15 +330,22 @@ def dead_men(context: Context) -> t.Iterator[Failure]:
 
 def passwords(context: Context) -> t.Iterator[Failure]:
     """Every application role logs in on the next side with the same password."""
-    statement = "SELECT quote_ident(rolname) AS role, rolpassword AS verifier, rolcanlogin FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)"
-    here = {row["role"]: row["verifier"] for row in client.query(context.here, statement, (list(context.roles),))}
-    there = {row["role"]: row for row in client.query(context.ahead, statement, (list(context.roles),))}
+    here, there = (_read_marks(connection, context.roles) for connection in (context.here, context.ahead))
     remedy = "run playbooks/replicate.yml" if context.serves == "target" else f"make it on the {context.serves} as it is on the {context.leaves}"
     for role in context.roles:
         if role not in there:
             yield Failure("passwords", role, f"the {context.serves} has no such role", remedy)
-        elif here.get(role) != there[role]["verifier"]:
+        elif here.get(role) != there[role]:
             yield Failure("passwords", role, f"its password on the {context.serves} is another", remedy)
+
+
+def _read_marks(connection: Connection, roles: t.Collection[str]) -> dict[str, str | None]:
+    """Which verifier each role has; on a server that shows nobody, which one it was given."""
+    if client.query_value(connection, f"SELECT {scram.READABLE}"):
+        rows = client.query(connection, "SELECT quote_ident(rolname) AS role, rolpassword AS verifier FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)", (list(roles),))
+        return {row["role"]: scram.mark(row["verifier"]) for row in rows}
+    statement = "SELECT quote_ident(rolname) AS role, shobj_description(oid, 'pg_authid') AS mark FROM pg_roles WHERE quote_ident(rolname) = ANY (%s)"
+    return {row["role"]: row["mark"] for row in client.query(connection, statement, (list(roles),))}
 
 
 # What a copy and a comparison together are trusted to get through per second at least, to tell a window that cannot be enough.

@@ -32,17 +32,23 @@ SETTINGS: dict[str, dict[str, str]] = {"dead_man": {}, "probe": {}, "link": {"wa
 ATTRIBUTES = {"dead_man": "", "probe": "", "link": " REPLICATION"}
 
 
-def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.Any]:
+def read_role(
+    connection: Connection, name: str, purpose: str, verified: t.Callable[[], str | None] = lambda: None, replication_role: str | None = None
+) -> dict[str, t.Any]:
     """``{"exists", "login", "replication", "verifier", "usage", "granted": [(table, privilege)], "barred_from", "settings"}`` of one role on one side.
 
-    :raises ClientError: pg_authid may not be read
+    :param verified: the verifier that it has where the server shows none: who asks it has tried the password
+    :param replication_role: role whose members may replicate, where no attribute can be given
     """
+    shown = bool(client.query_value(connection, f"SELECT {scram.READABLE}"))
     rows = client.query(
         connection,
-        "SELECT quote_ident(rolname::text) AS quoted, rolcanlogin AS login, rolreplication AS replication, rolpassword AS verifier "
-        "FROM pg_authid WHERE rolname = %s",
-        (name,),
+        "SELECT quote_ident(r.rolname::text) AS quoted, r.rolcanlogin AS login, coalesce(pg_has_role(r.oid, to_regrole(%s), 'MEMBER'), r.rolreplication) "
+        f"AS replication, {'r.rolpassword' if shown else 'NULL'} AS verifier FROM {'pg_authid' if shown else 'pg_roles'} r WHERE r.rolname = %s",
+        (replication_role, name),
     )
+    if rows and not shown:
+        rows[0]["verifier"] = verified()
     # A database that does not let everybody in has to let the role in.
     barred = client.query_value(
         connection,
@@ -68,15 +74,26 @@ def read_role(connection: Connection, name: str, purpose: str) -> dict[str, t.An
     return {"exists": True, **rows[0], "usage": usage, "granted": granted, "barred_from": barred, "settings": [row["setting"] for row in settings]}
 
 
-def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str) -> list[Action]:
-    """Statements that make the role what it has to be; [] when it is (pure)."""
+def verifier_of(name: str, password: str) -> str:
+    """The verifier that a role of ours has, on both sides (pure)."""
+    return scram.verifier(password, scram.stable_salt(schema.SCHEMA, name))
+
+
+def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str, replication_role: str | None = None) -> list[Action]:
+    """Statements that make the role what it has to be; [] when it is (pure).
+
+    :param replication_role: plain name of the role whose members may replicate; None where the attribute lets them
+    """
     quoted = before["quoted"]
     actions = []
+    attributes = "" if replication_role else ATTRIBUTES[purpose]
     if not before["exists"]:
-        actions.append(Action(f"CREATE ROLE {quoted} LOGIN{ATTRIBUTES[purpose]}"))
-    elif not before["login"] or (ATTRIBUTES[purpose] and not before["replication"]):
-        actions.append(Action(f"ALTER ROLE {quoted} LOGIN{ATTRIBUTES[purpose]}"))
-    verifier = scram.verifier(password, scram.stable_salt(schema.SCHEMA, name))
+        actions.append(Action(f"CREATE ROLE {quoted} LOGIN{attributes}"))
+    elif not before["login"] or (attributes and not before["replication"]):
+        actions.append(Action(f"ALTER ROLE {quoted} LOGIN{attributes}"))
+    if replication_role and ATTRIBUTES[purpose] and not before["replication"]:
+        actions.append(Action(f"GRANT {replication_role} TO {quoted}"))
+    verifier = verifier_of(name, password)
     if before["verifier"] != verifier:
         actions.append(Action(f"ALTER ROLE {quoted} PASSWORD '********'", f"ALTER ROLE {quoted} PASSWORD '{verifier}'"))
     for setting, value in SETTINGS[purpose].items():

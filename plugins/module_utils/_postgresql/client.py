@@ -96,6 +96,27 @@ def connect(
             time.sleep(LOOK_SECONDS)
 
 
+def logs_in(service_file: str, service: str, user: str, password: str) -> bool:
+    """Whether a role logs in with a password: what is asked of a server that shows nobody its verifiers.
+
+    :raises ClientError: the server cannot be reached, so that nothing is known
+    """
+    try:
+        connect(service_file, service, application_name="ha_migration login", user=user, password=password).close()
+    except ClientError as error:
+        if any(words in error.message for words in _REFUSED):
+            return False
+        if _LATER in error.message:
+            return True
+        raise
+    return True
+
+
+# What servers say of a password that is not the role's and of a role that may not log in; and of one whose password was right.
+_REFUSED = ("password authentication failed", "is not permitted to log in")
+_LATER = "permission denied for database"
+
+
 # What libpq says of a host that is no primary (before and since version 14), servers of themselves while they start or stop, and libpq of one that ends
 # before it has said anything (it asks no other host then).
 _ON_ITS_WAY = (

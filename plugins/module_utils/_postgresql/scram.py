@@ -39,3 +39,19 @@ def _encode(value: bytes) -> str:
 def stable_salt(*parts: str) -> bytes:
     """A salt of 16 bytes that is the same whenever the parts are: a second run must see that nothing changed (pure)."""
     return hashlib.sha256("\0".join(parts).encode()).digest()[:16]
+
+
+MARK = "freight.pg_ha verifier "
+# Whether the session may read verifiers, as text for SELECT.
+READABLE = "has_table_privilege('pg_catalog.pg_authid', 'SELECT')"
+
+
+def mark(text: str | None) -> str:
+    """Comment of a role that says which verifier it was given, on a server that shows nobody what it has (pure).
+
+    Everybody may read a comment. A SCRAM verifier has a random salt, so that its digest tells nobody anything; of what has none only the method is told.
+
+    :param text: the verifier; None for no password
+    """
+    told = text or ""
+    return MARK + hashlib.sha256((told if told.startswith("SCRAM-") else told[:3]).encode()).hexdigest()

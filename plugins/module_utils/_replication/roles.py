@@ -10,7 +10,7 @@ import typing as t
 from dataclasses import dataclass, field, replace
 
 from .._core.outcome import Action
-from .._postgresql import client
+from .._postgresql import client, scram
 from .names import identifier, literal, setting, setting_name
 
 if t.TYPE_CHECKING:
@@ -38,8 +38,9 @@ class Role:
     :param valid_until: end of the password's life in ISO form, or None
     :param verifier: stored password; None for none or where ``verifier_known`` is False
     :param verifier_known: whether the server let us read it
-    :param owns: whether it owns an object in this database
+    :param owns: whether it owns an object in this database; of the server's first superuser that is taken for granted
     :param settings: those for every database; what is set for one database belongs to that database
+    :param mark: which verifier it was given, where ``verifier_known`` is False (:func:`scram.mark`)
     """
 
     name: str
@@ -50,6 +51,7 @@ class Role:
     verifier_known: bool = True
     owns: bool = False
     settings: dict[str, str] = field(default_factory=dict)
+    mark: str | None = None
 
     def public(self) -> dict[str, t.Any]:
         """What may be shown."""
@@ -112,9 +114,10 @@ class RolesPlan:
 
 def read_side(connection: Connection, database: str) -> Side:
     """Every role of a server, with verifiers where we may read them."""
-    readable = bool(client.query_value(connection, "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')"))
+    readable = bool(client.query_value(connection, f"SELECT {scram.READABLE}"))
     catalog = "pg_authid" if readable else "pg_roles"
     password = "r.rolpassword" if readable else "NULL"
+    comment = "NULL" if readable else "shobj_description(r.oid, 'pg_authid')"
     settings: dict[str, dict[str, str]] = {}
     for row in client.query(
         connection,
@@ -126,7 +129,9 @@ def read_side(connection: Connection, database: str) -> Side:
     for row in client.query(
         connection,
         f"SELECT r.rolname::text, {', '.join('r.' + column for column in ATTRIBUTES)}, r.rolconnlimit, r.rolvaliduntil::text, {password} AS verifier, "
-        "EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o' "
+        f"{comment} AS mark, "
+        # What the first superuser (10) owns is recorded nowhere.
+        "r.oid = 10 OR EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o' "
         f"AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = %s))) AS owns FROM {catalog} r",
         (database,),
     ):
@@ -139,6 +144,7 @@ def read_side(connection: Connection, database: str) -> Side:
             verifier_known=readable,
             owns=row["owns"],
             settings=settings.get(row["rolname"], {}),
+            mark=row["mark"],
         )
     new = connection.server_version >= 160000
     options = "bool_or(m.inherit_option) AS inherit, bool_or(m.set_option) AS set_role" if new else "NULL::bool AS inherit, NULL::bool AS set_role"
@@ -158,7 +164,8 @@ def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefi
 
     :param exclude: roles that are not moved, by name (administrators)
     :param own_prefix: roles of ours begin with it
-    :param limited: the target's administrator where it is no superuser: it becomes a member of every moved role, or could neither give nor compare what is theirs
+    :param limited: the target's administrator where it is no superuser: it becomes a member of every moved role, or could neither give what is theirs nor
+      compare it. What an administrator of the source owns stays with a role of that name there, which nobody logs in as
     """
     administrator_is_superuser = limited is None
     candidates = [name for name in source.roles if not name.startswith("pg_")]
@@ -175,7 +182,10 @@ def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefi
         wanted[name] = role
     actions = [action for name in wanted for action in _plan_role(wanted[name], target.roles.get(name), administrator_is_superuser)]
     actions += _plan_memberships(source, target, wanted, not_possible)
-    actions += [] if limited is None else _plan_administrator(target, wanted, limited)
+    if limited is not None:
+        owners = sorted(name for name in skipped if source.roles[name].owns and (name not in target.roles or (name, limited) in target.memberships))
+        actions += [Action(f"CREATE ROLE {identifier(name)} NOLOGIN") for name in owners if name not in target.roles]
+        actions += _plan_administrator(target, [*wanted, *owners], limited)
     actions += [action for name in wanted for action in _plan_settings(wanted[name], target.roles.get(name))]
     logins = [role for role in wanted.values() if role.attributes["rolcanlogin"]]
     return RolesPlan(
@@ -215,14 +225,24 @@ def _plan_role(role: Role, there: Role | None, administrator_is_superuser: bool)
     if role.valid_until != (there.valid_until if there else None):
         options.append(f"VALID UNTIL {literal(role.valid_until or 'infinity')}")
     private = list(options)
-    # A target that hides its verifiers cannot be compared: an existing role keeps what it has.
-    if role.verifier_known and (there is None or (there.verifier_known and there.verifier != role.verifier)) and (there or role.verifier):
+    marked: list[Action] = []
+    if role.verifier_known and _has_another_password(role, there, administrator_is_superuser) and (there or role.verifier):
         options.append("PASSWORD (verifier of the source)" if role.verifier else "PASSWORD NULL")
         private.append(f"PASSWORD {literal(role.verifier)}" if role.verifier else "PASSWORD NULL")
+        marked = [] if administrator_is_superuser else [Action(f"COMMENT ON ROLE {identifier(role.name)} IS {literal(scram.mark(role.verifier))}")]
     if there is not None and not options:
         return []
     verb = f"{'ALTER' if there else 'CREATE'} ROLE {identifier(role.name)}"
-    return [Action(" ".join([verb, *options]), " ".join([verb, *private]))]
+    return [Action(" ".join([verb, *options]), " ".join([verb, *private])), *marked]
+
+
+def _has_another_password(role: Role, there: Role | None, administrator_is_superuser: bool) -> bool:
+    """Whether the target's role has to be given the source's verifier. A target that hides its own says in a comment which one it was given."""
+    if there is None:
+        return True
+    if there.verifier_known:
+        return there.verifier != role.verifier
+    return not administrator_is_superuser and there.mark != scram.mark(role.verifier)
 
 
 def _plan_memberships(source: Side, target: Side, wanted: dict[str, Role], not_possible: list[str]) -> list[Action]:
@@ -245,7 +265,7 @@ def _plan_memberships(source: Side, target: Side, wanted: dict[str, Role], not_p
     return actions
 
 
-def _plan_administrator(target: Side, wanted: dict[str, Role], administrator: str) -> list[Action]:
+def _plan_administrator(target: Side, wanted: t.Collection[str], administrator: str) -> list[Action]:
     """GRANT of each moved role. Since 16 whoever makes a role may grant it, and neither use nor become it before that."""
     actions = []
     for name in sorted(wanted):

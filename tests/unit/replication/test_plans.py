@@ -10,6 +10,7 @@ import dataclasses
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import scram
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link, subscription_statement
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_plan, database, link_client, link_plan, names, own, roles, toc
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Column, Left, LinkState, Report, Settings, Table
@@ -163,6 +164,29 @@ def test_an_administrator_without_superuser_becomes_a_member_of_what_is_moved(th
     target = dataclasses.replace(side(role(), memberships=[there] if there else []), tells_inheritance=tells)
     assert statements(plan_roles(side(role()), target, superuser=False)) == expected
     assert plan_roles(side(role()), target).actions == []
+
+
+def test_what_the_sources_administrators_own_stays_with_a_role_of_their_name():
+    source = side(role(), role("postgres", owns=True, rolsuper=True), role("admin", owns=True, rolsuper=True), role("dba", rolsuper=True))
+    plan = plan_roles(source, side(role("admin")), exclude=("admin", "dba"), superuser=False)
+    assert [one for one in statements(plan) if "postgres" in one] == ['CREATE ROLE "postgres" NOLOGIN', 'GRANT "postgres" TO "admin" WITH INHERIT TRUE, SET TRUE']
+    assert not any('"dba"' in one or one.startswith('CREATE ROLE "admin"') for one in statements(plan))
+    assert not any("postgres" in one for one in statements(plan_roles(source, side(), exclude=("admin", "dba"))))
+    given = [roles.Membership(name, "admin", True, True, True) for name in ("app", "postgres")]
+    marked = dataclasses.replace(role(verifier=None, known=False), mark=scram.mark(VERIFIER))
+    settled = side(marked, role("postgres", rolcanlogin=False), role("admin"), memberships=given)
+    assert plan_roles(source, settled, exclude=("admin", "dba"), superuser=False).actions == []
+
+
+def test_a_target_that_hides_passwords_is_told_which_one_it_was_given():
+    plan = plan_roles(side(role()), side(), superuser=False)
+    comment = f"COMMENT ON ROLE \"app\" IS '{scram.mark(VERIFIER)}'"
+    assert statements(plan)[1] == comment and VERIFIER not in comment
+    for mark, due in ((scram.mark(VERIFIER), False), (scram.mark(VERIFIER + "x"), True), (None, True), ("its own comment", True)):
+        there = dataclasses.replace(role(verifier=None, known=False), mark=mark)
+        done = statements(plan_roles(side(role()), side(there), superuser=False))
+        assert (f'ALTER ROLE "app" PASSWORD {names.literal(VERIFIER)}' in done, comment in done) == (due, due)
+    assert scram.mark("md5abc") == scram.mark("md5def") != scram.mark(None)
 
 
 def test_passwords_that_need_a_new_one_are_listed():
