@@ -43,6 +43,16 @@ options:
       - Free bytes where the target keeps its data. When it is not given, a finding says that it is unknown.
       - What the database takes on the target already is added.
     type: int
+  target_may_not:
+    description: What the target's administrator may not do, in the words of the contract of targets (docs/architecture.md).
+    type: list
+    elements: str
+    default: []
+  known_passwords:
+    description: Names of the roles whose passwords are given, for a target on which poolers cannot look them up.
+    type: list
+    elements: str
+    default: []
   pooler_addresses:
     description:
       - Addresses, networks (CIDR) or names of the poolers. Names are resolved on the host that runs the module.
@@ -192,6 +202,8 @@ def argument_spec() -> dict[str, t.Any]:
         "long_transaction_seconds": {"type": "int", "default": 60},
         "ddl_policy": {"type": "str", "choices": ["detect", "refuse"], "default": "detect"},
         "slot_wal_limit_mib": {"type": "int"},
+        "target_may_not": {"type": "list", "elements": "str", "default": []},
+        "known_passwords": {"type": "list", "elements": "str", "default": [], "no_log": False},
         "accepted": {"type": "list", "elements": "str", "default": []},
     }
 
@@ -229,6 +241,8 @@ def options_of(params: dict[str, t.Any]) -> Options:
         long_transaction_seconds=params["long_transaction_seconds"],
         ddl_policy=params["ddl_policy"],
         slot_wal_limit_mib=params["slot_wal_limit_mib"],
+        target_may_not=tuple(params["target_may_not"]),
+        known_passwords=tuple(params["known_passwords"]),
         today=now()[:10],
         accepted=tuple(params["accepted"]),
     )

@@ -42,6 +42,7 @@ TABLES = f"""
 SELECT format('%I.%I', n.nspname, c.relname) AS ident, c.relkind::text AS kind, c.relpersistence::text AS persistence, c.relreplident::text AS identity,
        c.relispartition AS is_partition, quote_ident(pg_get_userbyid(c.relowner)) AS owner, pg_has_role(c.relowner, 'USAGE') AS owned,
        has_table_privilege(c.oid, 'SELECT') AS readable, c.relrowsecurity AND row_security_active(c.oid) AS row_security,
+       c.relrowsecurity AND c.relforcerowsecurity AS forces_row_security,
        pg_total_relation_size(c.oid) AS bytes, greatest(c.reltuples, 0)::bigint AS rows, coalesce(s.spcname::text, '') AS tablespace,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate) AS primary_key,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid AND i.indimmediate) AS identity_index,
@@ -108,6 +109,12 @@ NAMES = {
     "publications": "SELECT quote_ident(pubname) AS name FROM pg_publication WHERE pubname NOT LIKE 'ha_migration%' ORDER BY 1",
     "subscriptions": "SELECT quote_ident(s.subname) AS name FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid "
     "WHERE d.datname = current_database() AND s.subname NOT LIKE 'ha_migration%' ORDER BY 1",
+    "untrusted_functions": f"SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+    f"JOIN pg_language l ON l.oid = p.prolang WHERE NOT l.lanpltrusted AND {OURS} AND {NOT_OF_EXTENSION.format(catalogue='pg_proc', oid='p.oid')} "
+    "AND NOT EXISTS (SELECT FROM pg_depend x WHERE x.classid = 'pg_proc'::regclass AND x.objid = p.oid AND x.deptype = 'i') ORDER BY 1",
+    "definer_functions": f"SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+    f"JOIN pg_roles r ON r.oid = p.proowner WHERE p.prosecdef AND r.rolsuper AND {OURS} "
+    f"AND {NOT_OF_EXTENSION.format(catalogue='pg_proc', oid='p.oid')} ORDER BY 1",
     "prepared_transactions": "SELECT gid AS name FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1",
     "other_databases": "SELECT datname::text AS name FROM pg_database WHERE NOT datistemplate AND datallowconn AND datname <> current_database() "
     "AND datname NOT IN ('postgres', 'rdsadmin') ORDER BY 1",

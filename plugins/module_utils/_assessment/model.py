@@ -26,6 +26,7 @@ class Table:
     :param searchable: an index exists by which a subscriber can find rows when the identity is full
     :param incomparable: columns, with their types, that have no equality
     :param row_security: policies apply to the copying role
+    :param forces_row_security: policies apply to the owner, too
     :param owned: the copying role is, or is a member of, the owner
     :param readable: the copying role may select
     :param tablespace: name, "" for the default one
@@ -41,6 +42,7 @@ class Table:
     searchable: bool = True
     incomparable: tuple[str, ...] = ()
     row_security: bool = False
+    forces_row_security: bool = False
     owner: str = ""
     owned: bool = True
     readable: bool = True
@@ -108,6 +110,8 @@ class Source:
     :param slots_used: replication slots of others than us
     :param senders_used: WAL senders of others than us
     :param pooler_auth: the poolers' authentication function exists
+    :param untrusted_functions: functions in languages that only superusers may use
+    :param definer_functions: functions that run as their owner, who is a superuser
     """
 
     version: str
@@ -143,6 +147,8 @@ class Source:
     cron_loaded: bool = False
     other_databases: tuple[str, ...] = ()
     pooler_auth: bool = True
+    untrusted_functions: tuple[str, ...] = ()
+    definer_functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,8 @@ class Options:
     :param pooler_auth_role: role that the poolers call it as
     :param ddl_policy: what happens to DDL on the source while the target follows, ``detect`` or ``refuse``
     :param slot_wal_limit_mib: declared limit of the WAL that the link's slot may hold back on the source, None where none is declared
+    :param target_may_not: what the target's administrator may not do, words of the contract of targets
+    :param known_passwords: roles whose passwords the operator gives
     :param today: date, ISO 8601, for what its makers support no longer; "" when that is not looked at
     :param accepted: findings, ``id`` or ``id:object``, that the operator takes: a blocker becomes a warning
     """
@@ -192,6 +200,8 @@ class Options:
     long_transaction_seconds: float = 60
     ddl_policy: str = "detect"
     slot_wal_limit_mib: int | None = None
+    target_may_not: tuple[str, ...] = ()
+    known_passwords: tuple[str, ...] = ()
     today: str = ""
     accepted: tuple[str, ...] = ()
 

@@ -348,6 +348,31 @@ def role_findings(role: Role, options: Options) -> t.Iterator[Finding]:
         yield Finding("password_none", "info", role.name, "The role has no password: it cannot log in through the poolers.")
 
 
+def check_limits(source: Source, target: Target, options: Options) -> t.Iterator[Finding]:
+    """What the target's administrator could not do for what is there. On a service that is no superuser."""
+    if "superuser" in options.target_may_not:
+        for table in source.tables:
+            if table.forces_row_security:
+                message = "It forces row level security on its owner, too, and the target's administrator may not bypass that: nothing could follow or compare it."
+                yield Finding("row_security_forced", "blocker", table.ident, message, f"ALTER TABLE {table.ident} NO FORCE ROW LEVEL SECURITY;")
+        # The poolers' own is not asked there.
+        for name in (one for one in source.definer_functions if one.partition("(")[0] != options.pooler_auth_function):
+            message = "It runs as a superuser here, and there is none for it on the target: see that it needs no more than a role may have."
+            yield Finding("definer_superuser", "warning", name, message)
+        if source.large_objects and options.method == "logical":
+            message = "On the target nobody can be kept from writing them, so that there is no way back while there are some."
+            yield Finding("large_objects_stay", "warning", "pg_largeobject", message)
+    if "untrusted_languages" in options.target_may_not:
+        for name in source.untrusted_functions:
+            message = "It is in a language that the target's administrator may not use: write it in another one, or drop it."
+            yield Finding("untrusted_language", "blocker", name, message)
+    if "read_password_verifiers" in options.target_may_not:
+        for role in source.roles:
+            if is_application(role, options) and role.password != "none" and role.name not in options.known_passwords:
+                message = "Poolers cannot look its password up on the target, where nobody may read one: give it in pg_ha_application_passwords."
+                yield Finding("password_not_given", "blocker", role.name, message)
+
+
 def check_poolers(source: Source, target: Target, options: Options) -> t.Iterator[Finding]:
     """Everybody must come through a pooler, and the pooler must be able to ask for passwords."""
     if not source.pooler_auth:
@@ -449,6 +474,7 @@ CHECKS: tuple[Check, ...] = (
     check_transactions,
     check_privileges,
     check_roles,
+    check_limits,
     check_poolers,
     check_sequences,
     check_capacity,

@@ -342,7 +342,9 @@ def passwords(context: Context) -> t.Iterator[Failure]:
 def _read_marks(connection: Connection, roles: t.Collection[str]) -> dict[str, str | None]:
     """Which verifier each role has; on a server that shows nobody, which one it was given."""
     if client.query_value(connection, f"SELECT {scram.READABLE}"):
-        rows = client.query(connection, "SELECT quote_ident(rolname) AS role, rolpassword AS verifier FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)", (list(roles),))
+        rows = client.query(
+            connection, "SELECT quote_ident(rolname) AS role, rolpassword AS verifier FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)", (list(roles),)
+        )
         return {row["role"]: scram.mark(row["verifier"]) for row in rows}
     statement = "SELECT quote_ident(rolname) AS role, shobj_description(oid, 'pg_authid') AS mark FROM pg_roles WHERE quote_ident(rolname) = ANY (%s)"
     return {row["role"]: row["mark"] for row in client.query(connection, statement, (list(roles),))}

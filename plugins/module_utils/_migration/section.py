@@ -16,7 +16,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._core.errors import ClientError, GateError, PgHaError, UnknownState
-from .._postgresql import client
+from .._postgresql import client, large_objects
 from .._postgresql.console import pause_all
 from .._postgresql.timeline import TIMELINE
 from . import decision, guards, schema, sequences
@@ -330,6 +330,11 @@ LARGE_OBJECTS = """
     SELECT count(*) AS pages, coalesce(sum(hashtextextended(loid::text || ' ' || pageno || ' ' || encode(data, 'hex'), 0)::numeric), 0) AS sum
     FROM pg_largeobject"""
 
+# The same where one side shows nobody the pages.
+LARGE_OBJECTS_BY_FUNCTIONS = f"""
+    SELECT count(*) AS pages, coalesce(sum(hashtextextended(m.oid::text || ' ' || {large_objects.CONTENT}, 0)::numeric), 0) AS sum
+    FROM pg_largeobject_metadata m"""
+
 # Which row versions there are: whoever writes, removes or makes a large object changes them. Twenty times quicker than reading the content.
 LARGE_OBJECTS_STATE = """
     SELECT (SELECT coalesce(sum(hashtextextended(ctid::text || ' ' || xmin::text, 0)::numeric), 0) FROM pg_largeobject) AS pages,
@@ -339,17 +344,24 @@ LARGE_OBJECTS_STATE = """
 def watch_large_objects(here: Connection, ahead: Connection) -> dict[str, t.Any]:
     """Compare the content of both sides' large objects, and return the state in which those of the side left were then.
 
-    :raises GateError: they differ
+    :raises GateError: they differ, or whoever writes them on the side left could not be kept from it
     """
+    if not client.query_value(here, f"SELECT {large_objects.READABLE}"):
+        raise GateError(LARGE_OBJECTS_UNWATCHED)
+    content = LARGE_OBJECTS if client.query_value(ahead, f"SELECT {large_objects.READABLE}") else LARGE_OBJECTS_BY_FUNCTIONS
     # One statement, one snapshot: the state is that of the very content that is compared.
     row = client.query(
-        here, f"SELECT content.pages, content.sum, state.pages AS state_pages, state.objects FROM ({LARGE_OBJECTS}) content, ({LARGE_OBJECTS_STATE}) state"
+        here, f"SELECT content.pages, content.sum, state.pages AS state_pages, state.objects FROM ({content}) content, ({LARGE_OBJECTS_STATE}) state"
     )[0]
-    if client.query(ahead, LARGE_OBJECTS)[0] != {"pages": row["pages"], "sum": row["sum"]}:
+    if client.query(ahead, content)[0] != {"pages": row["pages"], "sum": row["sum"]}:
         raise GateError(LARGE_OBJECTS_DIFFER)
     return {"pages": row["state_pages"], "objects": row["objects"]}
 
 
+LARGE_OBJECTS_UNWATCHED = (
+    "There are large objects, and the administrator of the side that is left may not keep writers from them: unlink them on both sides (lo_unlink), "
+    "or move their content into tables, and run this again."
+)
 LARGE_OBJECTS_DIFFER = "Large objects changed since the copy and are not replicated: stop their writers and replicate again, or use the method dump."
 
 

@@ -46,6 +46,10 @@ def _relation_privileges() -> str:
     return f"CASE c.relkind WHEN 'S' THEN {_privileges('c.relacl', 's', 'c.relowner')} ELSE {_privileges('c.relacl', 'r', 'c.relowner')} END"
 
 
+# Constructors of a range belong to the server's first superuser, whatever it is called there, and come and go with the type.
+_MADE_WITH_A_TYPE = (
+    "EXISTS (SELECT FROM pg_depend x WHERE x.classid = 'pg_proc'::regclass AND x.objid = p.oid AND x.refclassid = 'pg_type'::regclass AND x.deptype = 'i')"
+)
 _RELATION_NAME = "format('%I.%I', n.nspname, c.relname)"
 _FROM_RELATION = "pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
 
@@ -150,7 +154,8 @@ _QUERIES: dict[str, str] = {
                    'cost', p.procost, 'rows', p.prorows, 'body_md5', md5(p.prosrc), 'library', p.probin,
                    'aggregate', (SELECT jsonb_build_object('transition', g.aggtransfn::text, 'final', g.aggfinalfn::text, 'initial', g.agginitval,
                                         'state', format_type(g.aggtranstype, NULL)) FROM pg_aggregate g WHERE g.aggfnoid = p.oid),
-                   'owner', pg_get_userbyid(p.proowner), 'privileges', {_privileges("p.proacl", "f", "p.proowner")}) AS facts,
+                   'owner', CASE WHEN NOT {_MADE_WITH_A_TYPE} THEN pg_get_userbyid(p.proowner) END,
+                   'privileges', CASE WHEN NOT {_MADE_WITH_A_TYPE} THEN {_privileges("p.proacl", "f", "p.proowner")} END) AS facts,
                %(sql_body)s AS text
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
         WHERE {_SCHEMAS} AND {_not_extension("pg_proc", "p.oid")}""",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from .._core.errors import ClientError
-from .._postgresql import client
+from .._postgresql import client, large_objects
 from .._postgresql.quoting import identifier, literal
 from . import plan
 from .model import Chunk, Key, Sum, Table
@@ -56,12 +56,10 @@ _PARTITIONED = f"""
     SELECT format('%I.%I', n.nspname, c.relname) AS name
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'p' AND {_USERS} ORDER BY 1"""
 
-# A large object's content is read in pieces, so that no value is larger than one of them. Its size comes from its last page.
-_LARGE_OBJECTS = """
+_LARGE_OBJECTS = f"""
     SELECT m.oid::bigint AS oid,
            md5(concat_ws(' ', pg_get_userbyid(m.lomowner), (SELECT string_agg(a::text, ',' ORDER BY a::text) FROM unnest(m.lomacl) a))) AS rights,
-           (SELECT md5(string_agg(md5(lo_get(m.oid, piece, 1048576)), '' ORDER BY piece))
-            FROM generate_series(0, (SELECT coalesce(max(l.pageno), 0)::bigint * 2048 FROM pg_largeobject l WHERE l.loid = m.oid), 1048576) piece) AS content
+           {large_objects.CONTENT} AS content
     FROM pg_largeobject_metadata m"""
 
 

@@ -169,7 +169,10 @@ def test_an_administrator_without_superuser_becomes_a_member_of_what_is_moved(th
 def test_what_the_sources_administrators_own_stays_with_a_role_of_their_name():
     source = side(role(), role("postgres", owns=True, rolsuper=True), role("admin", owns=True, rolsuper=True), role("dba", rolsuper=True))
     plan = plan_roles(source, side(role("admin")), exclude=("admin", "dba"), superuser=False)
-    assert [one for one in statements(plan) if "postgres" in one] == ['CREATE ROLE "postgres" NOLOGIN', 'GRANT "postgres" TO "admin" WITH INHERIT TRUE, SET TRUE']
+    assert [one for one in statements(plan) if "postgres" in one] == [
+        'CREATE ROLE "postgres" NOLOGIN',
+        'GRANT "postgres" TO "admin" WITH INHERIT TRUE, SET TRUE',
+    ]
     assert not any('"dba"' in one or one.startswith('CREATE ROLE "admin"') for one in statements(plan))
     assert not any("postgres" in one for one in statements(plan_roles(source, side(), exclude=("admin", "dba"))))
     given = [roles.Membership(name, "admin", True, True, True) for name in ("app", "postgres")]
