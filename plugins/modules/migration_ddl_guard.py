@@ -97,7 +97,7 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
         params["service_file"], params["service"], application_name="ha_migration ddl guard", connect_timeout_seconds=params["connect_timeout_seconds"]
     )
     try:
-        before = ddl_guard.read_guard(connection)
+        before = ddl_guard.read_guard(connection, tries=wanted is not None)
         actions = ddl_guard.plan_guard(before, wanted)
         if not check_mode:
             ddl_guard.apply(connection, actions)

@@ -109,10 +109,11 @@ NAMES = {
     "publications": "SELECT quote_ident(pubname) AS name FROM pg_publication WHERE pubname NOT LIKE 'ha_migration%' ORDER BY 1",
     "subscriptions": "SELECT quote_ident(s.subname) AS name FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid "
     "WHERE d.datname = current_database() AND s.subname NOT LIKE 'ha_migration%' ORDER BY 1",
-    "untrusted_functions": f"SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
-    f"JOIN pg_language l ON l.oid = p.prolang WHERE NOT l.lanpltrusted AND {OURS} AND {NOT_OF_EXTENSION.format(catalogue='pg_proc', oid='p.oid')} "
+    "untrusted_functions": "SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+    f"JOIN pg_language l ON l.oid = p.prolang WHERE NOT l.lanpltrusted AND p.prokind <> 'a' AND {OURS} "
+    f"AND {NOT_OF_EXTENSION.format(catalogue='pg_proc', oid='p.oid')} "
     "AND NOT EXISTS (SELECT FROM pg_depend x WHERE x.classid = 'pg_proc'::regclass AND x.objid = p.oid AND x.deptype = 'i') ORDER BY 1",
-    "definer_functions": f"SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+    "definer_functions": "SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
     f"JOIN pg_roles r ON r.oid = p.proowner WHERE p.prosecdef AND r.rolsuper AND {OURS} "
     f"AND {NOT_OF_EXTENSION.format(catalogue='pg_proc', oid='p.oid')} ORDER BY 1",
     "prepared_transactions": "SELECT gid AS name FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1",

@@ -353,7 +353,7 @@ def check_limits(source: Source, target: Target, options: Options) -> t.Iterator
     if "superuser" in options.target_may_not:
         for table in source.tables:
             if table.forces_row_security:
-                message = "It forces row level security on its owner, too, and the target's administrator may not bypass that: nothing could follow or compare it."
+                message = "It forces row level security on its owner, too, which the target's administrator may not bypass: nothing could follow or compare it."
                 yield Finding("row_security_forced", "blocker", table.ident, message, f"ALTER TABLE {table.ident} NO FORCE ROW LEVEL SECURITY;")
         # The poolers' own is not asked there.
         for name in (one for one in source.definer_functions if one.partition("(")[0] != options.pooler_auth_function):

@@ -16,7 +16,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from .._core.errors import PlanError, UsageError
+from .._core.errors import ClientError, PlanError, UsageError
 from .._core.outcome import Action
 from .._postgresql import client
 from . import schema
@@ -109,9 +109,10 @@ BEGIN
 END """
 
 
-def read_guard(connection: Connection) -> dict[str, t.Any]:
+def read_guard(connection: Connection, tries: bool = False) -> dict[str, t.Any]:
     """What of it stands on one side.
 
+    :param tries: whether a session without a superuser's rights tries to make an event trigger, in a transaction that is rolled back
     :returns: ``{"body" (of the function, None where there is none), "triggers" (names of those that are as they shall be), "others" (names of
       those that are not), "table": bool, "may": bool (the session's role may make event triggers)}``
     """
@@ -128,10 +129,7 @@ def read_guard(connection: Connection) -> dict[str, t.Any]:
         (schema.SCHEMA, list(TRIGGERS)),
     )
     right = {row["name"] for row in rows if row["enabled"] and row["ours"] and (row["event"], tuple(sorted(row["tags"]))) == TRIGGERS[row["name"]]}
-    may = client.query_value(
-        connection,
-        "SELECT current_setting('is_superuser') = 'on' OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_superuser' AND pg_has_role(oid, 'MEMBER'))",
-    )
+    may = client.query_value(connection, "SELECT current_setting('is_superuser') = 'on'") or (tries and _is_let(connection))
     table = client.query_value(
         connection,
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = 'ddl')",
@@ -139,6 +137,29 @@ def read_guard(connection: Connection) -> dict[str, t.Any]:
     )
     body = bodies[0]["prosrc"] if bodies else None
     return {"body": body, "triggers": sorted(right), "others": sorted({row["name"] for row in rows} - right), "table": bool(table), "may": bool(may)}
+
+
+def _is_let(connection: Connection) -> bool:
+    """Whether a session without a superuser's rights may make event triggers, as services allow their administrators: known by trying, and nothing stays."""
+    service = client.query_value(connection, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_superuser' AND pg_has_role(oid, 'MEMBER'))")
+    if not service:
+        return False
+    try:
+        client.query(connection, _TRY)
+    except ClientError as error:
+        if error.details.get("sqlstate") != "42501":
+            raise
+        return False
+    finally:
+        client.query(connection, "ROLLBACK")
+    return True
+
+
+# For no command that there is; seen by nobody else, since it is rolled back.
+_TRY = (
+    "BEGIN; CREATE FUNCTION pg_temp.ha_migration_try() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
+    "CREATE EVENT TRIGGER ha_migration_try ON sql_drop WHEN TAG IN ('DROP CAST') EXECUTE FUNCTION pg_temp.ha_migration_try()"
+)
 
 
 def policy_of(guard: dict[str, t.Any]) -> str | None:

@@ -279,8 +279,10 @@ def test_where_no_event_trigger_may_be_made_that_is_said(side: Side) -> None:
         with pytest.raises(PlanError, match="DDL cannot be refused. The administrator of the source .* Set pg_ha_ddl_policy to detect"):
             side.guard(service_file=file, policy="refuse")
         assert side.guard(service_file=file, state="absent").result["guard"]["notice"] == ""
-        client.query(side.ours, "CREATE ROLE rds_superuser; GRANT rds_superuser TO ddl_guard_limited")
-        assert side.guard(service_file=file, check_mode=True).result["guard"] == {"policy": "detect", "notice": ""}
+        # A service lets members of its role, and is asked by trying: this server does not.
+        client.query(side.ours, "CREATE ROLE rds_superuser; GRANT rds_superuser TO ddl_guard_limited, CURRENT_USER")
+        assert side.guard(service_file=file, check_mode=True).result["guard"]["notice"].startswith("The administrator of the source may not")
+        assert ddl_guard._is_let(side.ours) and client.query(side.ours, "SELECT FROM pg_event_trigger WHERE evtname = 'ha_migration_try'") == []
     finally:
         client.query(side.ours, "DROP ROLE IF EXISTS rds_superuser; DROP ROLE ddl_guard_limited")
 
