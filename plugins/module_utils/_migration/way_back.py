@@ -59,8 +59,8 @@ class WayBack:
         try:
             _publish(ahead, self._name, self._leaves)
             _make_slot(ahead, self._name)
-            if not private.silence(here) and self._link.password:
-                raise ClientError("Its administrator is no superuser there, so that the server's log would show the password.")
+            if self._link.password:
+                private.refuse_to_tell(here, "the link's password")
             client.query(here, statement)
         except ClientError as error:
             self.undo(here, ahead)

@@ -39,8 +39,31 @@ def silence(connection: Connection) -> bool:
     return True
 
 
+def refuse_to_tell(connection: Connection, what: str) -> None:
+    """Where a session could not be silenced, a statement with a secret may be sent only if the server's own settings keep it out of the log.
+
+    One that fails is logged all the same (``log_min_error_statement``): who sends it says so.
+
+    :param what: the secret, in words
+    :raises ClientError: the log would show it
+    """
+    if silence(connection):
+        return
+    if client.query_value(connection, "SHOW log_statement") != "none":
+        raise ClientError(f"The server's log would show {what}, since log_statement is not none: set it in the server's parameters.")
+    longest = int(client.query_value(connection, "SELECT setting FROM pg_settings WHERE name = 'log_min_duration_statement'"))
+    if 0 <= longest < LOGGED_MS:
+        raise ClientError(f"The server's log would show {what}, since log_min_duration_statement is {longest} ms: set it to {LOGGED_MS} or more, or -1.")
+
+
+# Longer than a statement takes that makes a link.
+LOGGED_MS = 1000
+
+
 def speak(connection: Connection) -> None:
-    """Give a silenced session the server's own logging back."""
+    """Give a silenced session the server's own logging back; one that could not be silenced has it."""
+    if client.query_value(connection, "SHOW is_superuser") != "on":
+        return
     for name in QUIET:
         client.query(connection, f"RESET {name}")
 

@@ -554,7 +554,8 @@ class _Copy:
         statement = subscription_statement(own.FORWARD_LINK, self.link.conninfo(own.FORWARD_LINK), self.sides.target.server_version, slot=own.FORWARD_LINK)
         connection = copy_client.open_session(self.settings, self.settings.target)
         try:
-            private.silence(connection)
+            if self.link.password:
+                private.refuse_to_tell(connection, "the link's password")
             client.query(connection, statement)
         except ClientError as error:
             raise ClientError(
