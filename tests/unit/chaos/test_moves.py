@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
-import re
 
 import pytest
 import yaml
 from ansible_collections.freight.pg_ha.plugins.modules import cutover
 from chaos import matrix, moves
+
+from tests.evidence import made_by
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -25,12 +26,23 @@ def test_the_section_gets_every_required_parameter_and_no_unknown_one(direction)
     assert set(given["way_back"]) <= set(spec["way_back"]["options"])
 
 
+def contract(key):
+    """What role target_patroni hands on under a key."""
+    tasks = yaml.safe_load((ROOT / "roles" / "target_patroni" / "tasks" / "contract.yml").read_text(encoding="utf-8"))
+    return next(iter(tasks[0]["ansible.builtin.set_fact"].values()))[key]
+
+
 @pytest.mark.parametrize("serves", ["target", "source"])
 def test_the_way_back_is_the_roles(serves):
-    text = yaml.safe_load((ROOT / "roles" / "cutover" / "vars" / "main.yml").read_text(encoding="utf-8"))["__cutover_way_back"]
-    of_target, of_source = text.split("if cutover_serves == 'target'")
-    keys = set(re.findall(r"'(\w+)':", of_target if serves == "target" else of_source))
-    assert keys == set(moves.WAY_BACK[serves])
+    given = {
+        "cutover_serves": serves, "cutover_link_user": "l", "cutover_source_host": "h", "cutover_source_port": 5432,
+        "pg_ha_mover": {"service_file": "/run/pg_ha/freight/pg_service.conf"},
+        "pg_ha_target": {"admin_endpoint": {"hosts": ["pg1"], "port": 5432}, "link": contract("link")},
+    }  # fmt: skip
+    assert set(made_by("cutover", "__cutover_way_back", given)) == set(moves.WAY_BACK[serves])
+    # Where no file of ours is on the target's servers, the subscription has the password.
+    without = made_by("cutover", "__cutover_way_back", {**given, "pg_ha_target": {**given["pg_ha_target"], "link": None}})
+    assert without["password_file"] == "/run/pg_ha/freight/link_password" and "passfile" not in without
 
 
 def test_what_is_not_given_is_filled_in_suboptions_too():
@@ -46,6 +58,8 @@ def test_what_is_not_given_is_filled_in_suboptions_too():
 def test_what_the_role_leaves_to_the_modules_defaults_has_the_same_default():
     defaults = yaml.safe_load((ROOT / "roles" / "cutover" / "defaults" / "main.yml").read_text(encoding="utf-8"))
     spec = cutover.argument_spec()
-    for name in ("pause_seconds", "needs_sync_standby", "parity_max_age_seconds", "long_transaction_seconds"):
+    assert defaults["cutover_needs_sync_standby"] == "{{ pg_ha_target.shows_synchronous_standby }}"
+    assert contract("shows_synchronous_standby") is spec["needs_sync_standby"]["default"]
+    for name in ("pause_seconds", "parity_max_age_seconds", "long_transaction_seconds"):
         assert defaults[f"cutover_{name}"] == spec[name]["default"], name
     assert f"default({spec['budget_seconds']['default']:d})" in defaults["cutover_budget_seconds"]

@@ -31,6 +31,7 @@ def row(name: str, rto_ms: float, server: float | None, **more: t.Any) -> dict[s
         "budget_ms": 5000,
         "rto_ms": rto_ms,
         "layers_ms": layers,
+        "name_moved_ms": None,
         "passed": True,
         "client_errors": 1,
         "rpo_lost": 0,

@@ -121,7 +121,7 @@ logfile = {self.folder}/log
         side = {"host": "127.0.0.1", "port": self.server.port}
         (self.folder / "route.ini").write_text(render("pgbouncer/templates/route.ini.j2", pgbouncer_databases=databases, __pgbouncer_side=side))
         users = {"pgbouncer_auth_user": user, "pgbouncer_auth_password": password}
-        users.update(pgbouncer_operator=self.operator, pgbouncer_operator_password=operator_password)
+        users.update(pgbouncer_operator=self.operator, pgbouncer_operator_password=operator_password, pgbouncer_users={"one more": password})
         (self.folder / "userlist.txt").write_text(render("pgbouncer/templates/userlist.txt.j2", **users))
         # PgBouncer reads it again only when its size or its time in whole seconds has changed.
         self.written += 1
