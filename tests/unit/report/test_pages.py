@@ -177,7 +177,7 @@ def test_what_the_service_says_stands_beside_what_clients_saw() -> None:
     for words in (
         "name led elsewhere: 10.7 s",
         "Clients were without service for 15.2 s; the write endpoint's name led elsewhere after 11.4 s. The service counts 12.2 s from when it began",
-        "the band is the service’s own time",
+        "the band is the time of the service itself",
         "2027-01-01 02:16:48 +8.2 s Multi-AZ instance failover started. 2027-01-01 02:16:59 +19.0 s DB instance restarted",
     ):  # fmt: skip
         assert words in seen.text, words
