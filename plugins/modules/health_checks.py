@@ -68,8 +68,8 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._health.client import read_health
-from ansible_collections.freight.pg_ha.plugins.module_utils._health.plan import PRIVILEGES, plan_health, verifier_of
-from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, private
+from ansible_collections.freight.pg_ha.plugins.module_utils._health.plan import PRIVILEGES, SCHEMA, plan_health
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, private, scram
 
 
 def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
@@ -85,7 +85,7 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
 
     def verified() -> str | None:
         known = client.logs_in(params["service_file"], params["service"], params["writer"], params["password"])
-        return verifier_of(params["writer"], params["password"]) if known else None
+        return scram.stable_verifier(SCHEMA, params["writer"], params["password"]) if known else None
 
     before = read_health(connection, params["writer"], verified)
     actions = plan_health(before, params["writer"], params["password"], params["empty"])

@@ -70,8 +70,8 @@ actions:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import roles
-from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, private
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import roles, schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, private, scram
 
 
 def run(params, check_mode):
@@ -84,7 +84,7 @@ def run(params, check_mode):
 
     def verified():
         known = client.logs_in(params["service_file"], params["service"], name, params["password"])
-        return roles.verifier_of(name, params["password"]) if known else None
+        return scram.stable_verifier(schema.SCHEMA, name, params["password"]) if known else None
 
     before = roles.read_role(connection, name, params["purpose"], verified, by)
     actions = roles.plan_role(before, name, params["password"], params["purpose"], by)

@@ -46,11 +46,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $health${BO
 CREATE_VIEW = f"CREATE OR REPLACE VIEW {VIEW} AS SELECT * FROM {FUNCTION}()"
 
 
-def verifier_of(writer: str, password: str) -> str:
-    """The verifier that the probe's role has."""
-    return scram.verifier(password, scram.stable_salt(SCHEMA, writer))
-
-
 def plan_health(before: dict[str, t.Any], writer: str, password: str, empty: bool = False) -> list[Action]:
     """Statements that make schema, table, view and the role that writes; [] when all is there.
 
@@ -74,7 +69,7 @@ def plan_health(before: dict[str, t.Any], writer: str, password: str, empty: boo
         actions.append(Action(f"CREATE ROLE {role} LOGIN"))
     elif not before["login"]:
         actions.append(Action(f"ALTER ROLE {role} LOGIN"))
-    verifier = verifier_of(writer, password)
+    verifier = scram.stable_verifier(SCHEMA, writer, password)
     if before["verifier"] != verifier:
         actions.append(Action(f"ALTER ROLE {role} PASSWORD '********'", f"ALTER ROLE {role} PASSWORD '{verifier}'"))
     if not before["connect"]:

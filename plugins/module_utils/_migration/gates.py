@@ -335,19 +335,20 @@ def passwords(context: Context) -> t.Iterator[Failure]:
     for role in context.roles:
         if role not in there:
             yield Failure("passwords", role, f"the {context.serves} has no such role", remedy)
-        elif here.get(role) != there[role]:
+        elif there[role] is None or here.get(role) != there[role]:
             yield Failure("passwords", role, f"its password on the {context.serves} is another", remedy)
 
 
 def _read_marks(connection: Connection, roles: t.Collection[str]) -> dict[str, str | None]:
-    """Which verifier each role has; on a server that shows nobody, which one it was given."""
+    """Which verifier each role has; on a server that shows nobody, which one it was given, None where its comment does not say so: unknown is never equal."""
     if client.query_value(connection, f"SELECT {scram.READABLE}"):
         rows = client.query(
             connection, "SELECT quote_ident(rolname) AS role, rolpassword AS verifier FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)", (list(roles),)
         )
         return {row["role"]: scram.mark(row["verifier"]) for row in rows}
     statement = "SELECT quote_ident(rolname) AS role, shobj_description(oid, 'pg_authid') AS mark FROM pg_roles WHERE quote_ident(rolname) = ANY (%s)"
-    return {row["role"]: row["mark"] for row in client.query(connection, statement, (list(roles),))}
+    marks = {row["role"]: row["mark"] for row in client.query(connection, statement, (list(roles),))}
+    return {role: mark if mark is not None and mark.startswith(scram.MARK) else None for role, mark in marks.items()}
 
 
 # What a copy and a comparison together are trusted to get through per second at least, to tell a window that cannot be enough.

@@ -74,11 +74,6 @@ def read_role(
     return {"exists": True, **rows[0], "usage": usage, "granted": granted, "barred_from": barred, "settings": [row["setting"] for row in settings]}
 
 
-def verifier_of(name: str, password: str) -> str:
-    """The verifier that a role of ours has, on both sides (pure)."""
-    return scram.verifier(password, scram.stable_salt(schema.SCHEMA, name))
-
-
 def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str, replication_role: str | None = None) -> list[Action]:
     """Statements that make the role what it has to be; [] when it is (pure).
 
@@ -93,7 +88,7 @@ def plan_role(before: dict[str, t.Any], name: str, password: str, purpose: str, 
         actions.append(Action(f"ALTER ROLE {quoted} LOGIN{attributes}"))
     if replication_role and ATTRIBUTES[purpose] and not before["replication"]:
         actions.append(Action(f"GRANT {replication_role} TO {quoted}"))
-    verifier = verifier_of(name, password)
+    verifier = scram.stable_verifier(schema.SCHEMA, name, password)
     if before["verifier"] != verifier:
         actions.append(Action(f"ALTER ROLE {quoted} PASSWORD '********'", f"ALTER ROLE {quoted} PASSWORD '{verifier}'"))
     for setting, value in SETTINGS[purpose].items():

@@ -41,6 +41,14 @@ def stable_salt(*parts: str) -> bytes:
     return hashlib.sha256("\0".join(parts).encode()).digest()[:16]
 
 
+def stable_verifier(scope: str, role: str, password: str) -> str:
+    """The verifier of a role of ours: the same on both sides, and in every run (pure).
+
+    :param scope: what the role belongs to
+    """
+    return verifier(password, stable_salt(scope, role))
+
+
 MARK = "freight.pg_ha verifier "
 # Whether the session may read verifiers, as text for SELECT.
 READABLE = "has_table_privilege('pg_catalog.pg_authid', 'SELECT')"

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, roles, schema, section, sequences
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, gates, guards, roles, schema, section, sequences
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import scram
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.sequences import Sequence
 
@@ -105,3 +107,28 @@ def test_the_verifier_is_that_of_rfc_7677():
 
 def test_the_proof_quotes_names_inside_its_literals():
     assert "'app.\"o''clock\"'" in guards.for_each_table(['app."o\'clock"'], section.PROOF)
+
+
+VERIFIER = "SCRAM-SHA-256$4096:c2FsdA==$a2V5:a2V5"
+GIVEN = scram.mark(VERIFIER)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "found"),
+    [
+        (("shown", VERIFIER), ("shown", VERIFIER), False),
+        (("shown", VERIFIER), ("shown", "SCRAM-SHA-256$4096:b3RoZXI=$a2V5:a2V5"), True),
+        (("shown", VERIFIER), ("hidden", GIVEN), False),  # a service: its role's comment says which one it was given
+        (("hidden", GIVEN), ("shown", VERIFIER), False),  # and on the way back
+        (("shown", VERIFIER), ("hidden", None), True),
+        (("hidden", None), ("hidden", None), True),  # unknown is not equal
+        (("hidden", "of the shop"), ("hidden", "of the shop"), True),  # nor is somebody's own comment a password
+        (("shown", VERIFIER), ("hidden", scram.mark(None)), True),
+    ],
+)
+def test_a_password_that_is_not_known_to_be_the_same_stops_the_cutover(monkeypatch, here, there, found):
+    monkeypatch.setattr(gates.client, "query_value", lambda side, _statement: side[0] == "shown")
+    monkeypatch.setattr(gates.client, "query", lambda side, _statement, _roles: [{"role": "app", "verifier": side[1], "mark": side[1]}])
+    context = types.SimpleNamespace(here=here, ahead=there, roles=["app"], serves="target", leaves="source")
+    failures = list(gates.passwords(context))
+    assert [(one.gate, one.object) for one in failures] == ([("passwords", "app")] if found else [])
