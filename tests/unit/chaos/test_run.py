@@ -54,6 +54,15 @@ def test_rows_of_other_code_or_of_uncommitted_changes_do_not_count(run):
     assert run.read_rows(OF) == [] and run.read_rows({**OF, matrix.SECTION: "s1 and changes"}) == []
 
 
+def test_a_cell_without_a_row_of_this_code_keeps_the_one_that_it_had_and_what_is_no_cell_goes(run):
+    run.write([row("mover", "s0", state="old"), row("section", "s0", state="old"), row("nobody", "s0")], {**OF, matrix.SECTION: "s0"}, whole=True)
+    run.write([row("mover", state="new")], OF, whole=True)
+    assert {found["actor"]: found["state"] for found in run.kept_rows()} == {"mover": "new", "section": "old"}
+    assert [found["actor"] for found in run.read_rows(OF)] == ["mover"]
+    assert "2 cases, 1 of them with earlier code" in run.KEPT["page"].read_text(encoding="utf-8")
+    assert "1 cases, all with the code as it is" in run.PAGE.read_text(encoding="utf-8")
+
+
 def test_a_kept_row_is_a_line(run):
     run.write([row("section"), row("mover")], OF, whole=True)
     lines = run.KEPT["rows"].read_text(encoding="utf-8").splitlines()

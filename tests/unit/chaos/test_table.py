@@ -26,18 +26,22 @@ ROW = {
 }
 
 
+OF = {"section": "0a1", "playbook": "0b2"}
+
+
 def lines(*rows):
-    return table.render(rows, judge.summary(list(rows))).splitlines()
+    return table.render(rows, judge.summary(list(rows)), OF).splitlines()
 
 
 def test_a_row_says_where_what_who_when_and_how_many():
     (line,) = [line for line in lines(ROW) if line.startswith("| after fence")]
-    assert line == "| after fence | mover | section | exit 4; epoch 3 open: source, decided by lb1 | source | 5.1 s | 0 | 0 | 0 | never | done |"
+    assert line == "| after fence | mover | section | exit 4; epoch 3 open: source, decided by lb1 | source | 5.1 s | 0 | 0 | 0 | never | done | abc |"
 
 
 def test_rows_of_another_code_are_owned_to():
-    assert "the same in all that a row tests: 2 cases" in "\n".join(lines(ROW, {**ROW, "by": "playbook", "code": "0b2", "commit": "abd"}))
-    assert "not the same (chaos.jsonl says with which) in all" in "\n".join(lines(ROW, {**ROW, "code": "0b2", "commit": "abd"}))
+    assert "2 cases, all with the code as it is:" in "\n".join(lines(ROW, {**ROW, "by": "playbook", "code": "0b2", "commit": "abd"}))
+    text = "\n".join(lines(ROW, {**ROW, "actor": "section", "code": "0a0", "commit": "0123456789ab"}))
+    assert "2 cases, 1 of them with earlier code" in text and "| done | 0123456 |" in text
 
 
 def test_what_was_not_measured_is_not_shown_as_nothing():
@@ -59,7 +63,7 @@ def test_every_reason_for_what_is_left_out_is_there_and_what_is_missing_is_count
     text = "\n".join(lines(ROW))
     for reason in {matrix.left_out(case) for case in matrix.cells()} - {None}:
         assert reason in text
-    assert f"Not tried yet with this code: {len(matrix.select()) - 1} cells" in text
+    assert f"Not tried yet: {len(matrix.select()) - 1} cells" in text
 
 
 def test_a_whole_table_has_nothing_missing():
