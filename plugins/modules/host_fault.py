@@ -14,7 +14,8 @@ description:
     written until no more goes in, or standbys lose their slots.
   - With O(state=absent) it is taken away, from whatever state, also when it never happened.
   - Before anything is broken the host is told to take it away by itself after O(cure_after_seconds), so that it does not stay when whoever asked has died.
-    What does not survive a boot (a process, a rule of nftables) needs no cure after one.
+    The timer does not survive a boot, and neither does what it would mend (a process, a rule of nftables), but for a file that fills a disk.
+  - Without O(name), O(state=absent) takes away every fault that stands on the host, as one does whose run has died.
   - It is made for role C(freight.pg_ha.failover_test), which breaks nothing without consent. Whoever uses it alone needs to know what will be missed.
 author:
   - the freight.pg_ha authors (@freight)
@@ -31,9 +32,10 @@ requirements:
   - systemd; nftables for V(network_cut)
 options:
   name:
-    description: Name of the fault on this host, of letters, digits, C(_) and C(-).
+    description:
+      - Name of the fault on this host, of letters, digits, C(_) and C(-).
+      - Needed with O(state=present).
     type: str
-    required: true
   kind:
     description:
       - V(process_killed) sends SIGKILL to what O(processes) says. Whatever keeps the unit may start it again.
@@ -102,6 +104,10 @@ EXAMPLES = r"""
   freight.pg_ha.host_fault:
     name: postmaster
     state: absent
+
+- name: Mend whatever was broken on this host
+  freight.pg_ha.host_fault:
+    state: absent
 """
 
 RETURN = r"""
@@ -121,9 +127,9 @@ import shlex
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._fault.client import Host
+from ansible_collections.freight.pg_ha.plugins.module_utils._fault.client import Host, standing
 from ansible_collections.freight.pg_ha.plugins.module_utils._fault.plan import ALL, KINDS, MAIN, NAMED, check, plan_fault
 
 
@@ -154,6 +160,24 @@ def run(params: dict[str, t.Any], check_mode: bool, host: Host) -> Outcome:
     return Outcome.of(before, after, _actions(fault.hit), at=at)
 
 
+def clear(params: dict[str, t.Any], check_mode: bool, hosts: dict[str, Host]) -> Outcome:
+    """Take away all that stands.
+
+    :param hosts: the host by the name of each of its faults
+    :raises ClientError: one could not be taken away; the others were
+    """
+    actions: list[str] = []
+    failures = []
+    for name, host in hosts.items():
+        try:
+            actions += run({**params, "name": name}, check_mode, host).result["actions"]
+        except ClientError as error:
+            failures.append(error.message)
+    if failures:
+        raise ClientError(" ".join(failures))
+    return Outcome(bool(hosts), {"actions": actions, "at": None}, {"standing": list(hosts)}, {"standing": []})
+
+
 def _wanted(params: dict[str, t.Any]) -> dict[str, t.Any]:
     return {name: value for name, value in params.items() if name != "state"}
 
@@ -170,7 +194,7 @@ def _actions(commands: t.Iterable[tuple[str, ...]]) -> list[Action]:
 def argument_spec() -> dict[str, t.Any]:
     """Options of the module."""
     return {
-        "name": {"type": "str", "required": True},
+        "name": {"type": "str"},
         "kind": {"type": "str", "choices": list(KINDS)},
         "unit": {"type": "str"},
         "processes": {"type": "str", "choices": [MAIN, ALL, NAMED], "default": ALL},
@@ -186,7 +210,9 @@ def argument_spec() -> dict[str, t.Any]:
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["kind", "address"])])
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["name", "kind", "address"])])
+    if module.params["name"] is None:
+        finish(module, lambda: clear(module.params, module.check_mode, {name: Host(name) for name in standing()}))
     finish(module, lambda: run(module.params, module.check_mode, Host(module.params["name"])))
 
 

@@ -61,8 +61,9 @@ VERBS = (
     ),
     Verb(
         "test-failover",
-        "Break the target while it serves nobody, and measure what clients would see.",
-        """Breaks the target on purpose, while it serves nobody. Evidence: failover.json.""",
+        "Break the target on purpose, and measure what clients see.",
+        """Breaks the target on purpose: by itself while it serves nobody, and once it serves only with -e pg_ha_failover_approved=true. Without it says what it
+        would do, and to whom. Evidence: failover.json.""",
     ),
     Verb(
         "verify",

@@ -53,6 +53,7 @@ let seq = BigInt(Date.now()) * 1000n
 const acknowledged = new Set()
 const bookings = new Account()
 const readings = new Account()
+const checks = new Account()
 
 async function book() {
   while (going) {
@@ -72,10 +73,21 @@ async function look() {
   }
 }
 
-await Promise.all([...Array.from({ length: WORKERS }, book), look()])
+// The health of who serves, as an endpoint for a load balancer or an orchestrator would ask for it.
+async function check() {
+  while (going) {
+    await checks.run(async () => {
+      const [health] = await write.$queryRaw`SELECT takes_writes FROM ha_migration.health`
+      if (!health.takes_writes) throw Object.assign(new Error('it takes no writes'), { code: '25006' })
+    })
+    await pause(EVERY_MS)
+  }
+}
+
+await Promise.all([...Array.from({ length: WORKERS }, book), look(), check()])
 const rows = await retried(() => write.booking.findMany({ where: { client: CLIENT }, select: { seq: true } }))
 const there = new Set(rows.map((row) => row.seq))
 const lost = [...acknowledged].filter((key) => !there.has(key)).length
 await retried(() => write.booking.deleteMany({ where: { client: CLIENT } }))
-writeFileSync(account, JSON.stringify({ application: 'Node, Prisma 7', writes: bookings.told(), reads: readings.told(), lost }))
+writeFileSync(account, JSON.stringify({ application: 'Node, Prisma 7', writes: bookings.told(), reads: readings.told(), health: checks.told(), lost }))
 await Promise.all([write.$disconnect(), read.$disconnect()])

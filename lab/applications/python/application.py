@@ -131,12 +131,32 @@ def look(account: Account) -> None:
     session.close()
 
 
+class NotServed(psycopg2.OperationalError):
+    """The server answers, and takes no writes."""
+
+
+def check(account: Account) -> None:
+    """Ask for the health of who serves until the end, as an endpoint for a load balancer or an orchestrator would."""
+    session = Session("write")
+
+    def ask() -> bool:
+        ((takes_writes,),) = session.run("SELECT takes_writes FROM ha_migration.health", ())
+        if not takes_writes:
+            raise NotServed("it takes no writes")
+        return True
+
+    while not going.is_set():
+        account.run(ask)
+        time.sleep(EVERY_SECONDS)
+    session.close()
+
+
 def main() -> None:
     """Run, then write the account."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: going.set())
-    writes, reads, acknowledged = Account(), Account(), [[] for _worker in range(WORKERS)]
+    writes, reads, health, acknowledged = Account(), Account(), Account(), [[] for _worker in range(WORKERS)]
     threads = [threading.Thread(target=book, args=(worker, writes, acknowledged[worker])) for worker in range(WORKERS)]
-    threads.append(threading.Thread(target=look, args=(reads,)))
+    threads += [threading.Thread(target=look, args=(reads,)), threading.Thread(target=check, args=(health,))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -145,7 +165,7 @@ def main() -> None:
     there = {row[0] for row in end.run(lambda: session.run("SELECT seq FROM app.ledger WHERE client = %s", (CLIENT,))) or []}
     lost = len({key for keys in acknowledged for key in keys} - there)
     end.run(lambda: session.run("DELETE FROM app.ledger WHERE client = %s", (CLIENT,)))
-    told = {"application": "Python, psycopg2", "writes": writes.told(), "reads": reads.told(), "lost": lost}
+    told = {"application": "Python, psycopg2", "writes": writes.told(), "reads": reads.told(), "health": health.told(), "lost": lost}
     pathlib.Path(sys.argv[1]).write_text(json.dumps(told), encoding="utf-8")
 
 

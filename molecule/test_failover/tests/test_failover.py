@@ -49,7 +49,7 @@ def machine(name):
 @pytest.mark.parametrize("name", ["pg1", "pg2", "pg3", "etcd1", "etcd2", "etcd3", "lb1"])
 def test_no_fault_is_left(name):
     host = machine(name)
-    folder = host.file("/run/pg_ha_fault")
+    folder = host.file("/var/lib/pg_ha_fault")
     assert not folder.exists or folder.listdir() == []
     assert "pg-ha-fault" not in host.run("systemctl list-timers --all --no-legend").stdout
 

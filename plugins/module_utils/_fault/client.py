@@ -18,8 +18,14 @@ import typing as t
 from .._core.errors import ClientError, UsageError
 from .plan import FROZEN, FULL, Fault
 
-ROOT = pathlib.Path("/run/pg_ha_fault")
+# It outlasts a boot, as the file does that fills a disk.
+ROOT = pathlib.Path("/var/lib/pg_ha_fault")
 COMMAND_SECONDS = 120
+
+
+def standing(root: pathlib.Path = ROOT) -> list[str]:
+    """Names of the faults that stand on this host, in order."""
+    return sorted(folder.name for folder in root.iterdir() if (folder / "fault.json").exists()) if root.is_dir() else []
 
 
 class Host:
@@ -104,7 +110,7 @@ class Host:
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         script = self._folder / "cure"
-        script.write_text(fault.script, encoding="utf-8")
+        script.write_text(fault.script(str(self._folder)), encoding="utf-8")
         (self._folder / "fault.json").write_text(json.dumps(params), encoding="utf-8")
         after = f"--on-active={params['cure_after_seconds']}s"
         self._run(("systemd-run", "--quiet", "--collect", f"--unit={self._unit}", after, "--timer-property=AccuracySec=1s", "/bin/sh", str(script)))

@@ -71,10 +71,13 @@ class Fault:
     hit: tuple[tuple[str, ...], ...]
     cure: tuple[tuple[str, ...], ...]
 
-    @property
-    def script(self) -> str:
-        """The cure as a shell script, for the host's own timer: it runs when nobody of ours is there any more."""
-        return "#!/bin/sh\n" + "".join(shlex.join(command) + "\n" for command in self.cure)
+    def script(self, folder: str) -> str:
+        """The cure as a shell script, for the host's own timer: it runs when nobody of ours is there any more.
+
+        :param folder: what says that the fault stands; it stays where a command failed
+        """
+        tries = "".join(f"{shlex.join(command)} || failed=1\n" for command in self.cure)
+        return f'#!/bin/sh\nfailed=0\n{tries}[ "$failed" -eq 0 ] && rm -rf {shlex.quote(folder)}\n'
 
 
 def check(params: dict[str, t.Any]) -> None:

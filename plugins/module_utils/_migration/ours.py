@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
+from .._health.plan import TABLE, VIEW
 from .._postgresql import client
 from . import schema
 
@@ -19,6 +20,10 @@ if t.TYPE_CHECKING:
 NAMES = r"ha\_migration%"
 # pg_replication_slots says from this version on whether a slot is meant to be kept on the standbys too.
 FAILOVER_SLOTS_SINCE = 170000
+_HAS_SCHEMA = """
+    WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname = %s), held AS (SELECT format('%%I.%%I', nspname, relname) = ANY (%s) AS health
+         FROM pg_class JOIN ours ON ours.oid = relnamespace WHERE relkind <> 'i')
+    SELECT EXISTS (SELECT FROM ours) AND NOT coalesce((SELECT bool_and(health) FROM held), false)"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Slot:
 class Ours:
     """Everything of ours on one side, in the database of the migration.
 
+    :param has_schema: whether there is schema ha_migration, with more in it than the health that applications ask for
     :param subscriptions: name -> whether it is enabled
     :param guards: quoted names of the application's tables that carry our trigger
     :param dead_men: application_name of each dead man that has a session here
@@ -63,7 +69,7 @@ def read_ours(connection: Connection, roles: t.Sequence[str]) -> Ours:
     :param roles: plain names of the migration's own roles
     """
     return Ours(
-        has_schema=bool(client.query_value(connection, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)", (schema.SCHEMA,))),
+        has_schema=bool(client.query_value(connection, _HAS_SCHEMA, (schema.SCHEMA, [VIEW, TABLE]))),
         subscriptions={
             row["name"]: row["enabled"]
             for row in client.query(

@@ -6,6 +6,7 @@
 
 The schema on the target goes last, so that a run which ended anywhere before finds the same decision and goes on. The source keeps its schema:
 the guard needs it, and without the guard two servers would take writes. Its journal says from then on that the migration is retired.
+The health of the target stays to be read, where it was (view ha_migration.health): applications ask for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._core.outcome import Action
+from .._health import plan as health
 from .._postgresql import client
 from .._postgresql.quoting import identifier
 from . import decision, guards, journal, ours, schema, settle, status
@@ -85,11 +87,13 @@ def remove(connection: Connection, removal: Removal) -> None:
         guards.remove_guard(connection, name)
     elif removal.kind == "role":
         schema.with_transaction(connection, _role_statements(connection, identifier(name)))
+    elif removal.kind == "schema":
+        asked = client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (health.VIEW,))
+        schema.with_transaction(connection, [f"DROP SCHEMA {identifier(name)} CASCADE", *(health.KEEP if asked else ())])
     else:
         statements = {
             "publication": f"DROP PUBLICATION {identifier(name)}",
             "event trigger": f"DROP EVENT TRIGGER {name}",
-            "schema": f"DROP SCHEMA {identifier(name)} CASCADE",
         }
         client.query(connection, statements[removal.kind])
 

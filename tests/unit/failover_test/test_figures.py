@@ -16,7 +16,7 @@ from tests.evidence import made_by, problems
 from tests.failover import figures
 
 SCENARIOS = sorted((pathlib.Path(__file__).resolve().parents[3] / "roles" / "failover_test" / "files" / "scenarios").glob("*.yml"))
-KINDS = {"host_off", "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full", "wal_written", "slots_dropped"}
+KINDS = {"host_off", "host_shut_down", "process_killed", "unit_stopped", "process_frozen", "network_cut", "disk_full", "wal_written", "slots_dropped"}
 # What the target itself can be asked for.
 ASKED = {"switchover", "failover"}
 HITS = {"leader", "synchronous_standby", "standbys", "store_leader", "store_follower", "store_quorum", "proxies", "poolers"}
@@ -66,13 +66,26 @@ def test_the_lab_is_held_to_tighter_bounds_than_a_budget() -> None:
 def test_a_scenario_says_what_the_role_can_do(path: pathlib.Path) -> None:
     scenario = yaml.safe_load(path.read_text(encoding="utf-8"))
     asked = {fault["kind"] for fault in scenario["faults"]} & ASKED
-    assert set(scenario) - {"errors_allowed", "hits_hosts", "fills_disks"} == {"title", "budget_ms", "stands_seconds", "faults"}
+    assert set(scenario) - {"errors_allowed", "changes_leader"} == {"title", "budget_ms", "stands_seconds", "faults"}
     assert 0 < scenario["budget_ms"] <= (60000 if asked == {"failover"} else 30000) and 0 < scenario["stands_seconds"] < 300
     for fault in scenario["faults"]:
         assert fault["kind"] in KINDS | ASKED and (fault["kind"] in ASKED or fault["hits"] in HITS)
         assert set(fault.get("from", [])) <= {"everybody", "members", "store"}
-    kinds = {fault["kind"] for fault in scenario["faults"]}
-    assert ("host_off" in kinds) == scenario.get("hits_hosts", False) and ("disk_full" in kinds) == scenario.get("fills_disks", False)
+
+
+PATRONI: dict[str, t.Any] = {
+    "__failover_test_known": [path.stem for path in SCENARIOS],
+    "failover_test_repeats": 1,
+    "failover_test_hosts_approved": True,
+    "failover_test_full_disk_dir": "/data",
+    "failover_test_power_off_command": ["off"],
+    "failover_test_power_on_command": ["on"],
+    "failover_test_members": ["pg1", "pg2", "pg3"],
+    "failover_test_store_members": ["etcd1"],
+    "failover_test_proxies": ["lb1"],
+    "failover_test_poolers": ["lb1"],
+    "pg_ha_target": {"failover": {"offers": ["switchover"]}},
+}
 
 
 @pytest.mark.parametrize(
@@ -93,21 +106,46 @@ def test_a_scenario_says_what_the_role_can_do(path: pathlib.Path) -> None:
     ],
 )
 def test_what_a_target_cannot_be_asked_for_is_said_before_anything_is_broken(target: str, chosen: list[str], says: list[str]) -> None:
-    patroni = target == "patroni"
+    service = {"failover_test_members": [], "failover_test_store_members": [], "failover_test_proxies": [], "pg_ha_target": {"failover": {"offers": ["failover"]}}}
     variables = {
-        "__failover_test_known": [path.stem for path in SCENARIOS],
+        **PATRONI,
         "__failover_test_texts": [(SCENARIOS[0].parent / f"{name}.yml").read_text(encoding="utf-8") for name in chosen],
         "failover_test_scenarios": chosen,
-        "failover_test_hosts_approved": True,
-        "failover_test_power_off_command": ["off"],
-        "failover_test_power_on_command": ["on"],
-        "failover_test_members": ["pg1", "pg2", "pg3"] if patroni else [],
-        "failover_test_store_members": ["etcd1"] if patroni else [],
-        "failover_test_proxies": ["lb1"] if patroni else [],
-        "failover_test_poolers": ["lb1"],
-        "pg_ha_target": {"failover": {"offers": ["switchover"] if patroni else ["failover"]}},
+        **(service if target == "rds" else {}),
     }
     assert made_by("failover_test", "__failover_test_problems", variables) == says
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, []),
+        ({"failover_test_repeats": "0"}, ["failover_test_repeats is 0: run each scenario once at least."]),
+        ({"failover_test_scenarios": []}, ["pg_ha_failover_scenarios is empty: name at least one."]),
+        (
+            {"failover_test_hosts_approved": False, "failover_test_power_off_command": []},
+            [
+                "leader_off, leader_shut_down hits whole hosts: that needs its own consent, -e pg_ha_failover_hosts_approved=true.",
+                "data_disk_full fills a disk of /data, also for what else is on it: that needs the consent for whole hosts, -e pg_ha_failover_hosts_approved=true.",
+                "pg_ha_power_off_command and pg_ha_power_on_command say how a host loses its power and has it again: leader_off, leader_shut_down needs them.",
+            ],
+        ),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused(given: dict[str, t.Any], says: list[str]) -> None:
+    variables = {**PATRONI, "failover_test_scenarios": ["leader_off", "leader_shut_down", "data_disk_full", "switchover"], **given}
+    chosen = variables["failover_test_scenarios"]
+    texts = [(SCENARIOS[0].parent / f"{name}.yml").read_text(encoding="utf-8") for name in chosen]
+    assert made_by("failover_test", "__failover_test_problems", {**variables, "__failover_test_texts": texts}) == says
+
+
+@pytest.mark.parametrize(
+    ("name", "whom"),
+    [("switchover", []), ("data_disk_full", ["leader: pg1, pg2, pg3"]), ("second_failover", ["leader: pg1, pg2, pg3", "synchronous standby: pg1, pg2, pg3"])],
+)
+def test_whom_a_scenario_hits_is_told_before(name: str, whom: list[str]) -> None:
+    scenario = yaml.safe_load((SCENARIOS[0].parent / f"{name}.yml").read_text(encoding="utf-8"))
+    assert made_by("failover_test", "__failover_test_whom", {**PATRONI, "__failover_test_one": {"key": name, "value": scenario}}) == whom
 
 
 UNASKED: dict[str, t.Any] = {"pg_ha_target": {"failover": {"offers": ["switchover"]}}, "pg_ha_target_failover": None}
@@ -182,6 +220,7 @@ def test_following_is_looked_at_where_the_target_follows(serves: str, replicated
         "__failover_test_scenario": {"title": "T", "budget_ms": 5000, "faults": [{"kind": "unit_stopped"}]},
         "__failover_test_case": ["a", 1],
         "__failover_test_hits": [["pg1"]],
+        "__failover_test_struck_s": [0.4],
         **UNASKED,
         "__failover_test_hit_at": "100.0",
         "__failover_test_whole_at": "112.04",
@@ -207,6 +246,9 @@ def test_a_budget_for_all_counts_instead_of_the_scenarios_own(given: t.Any, budg
         ({"layers": {**VERDICT["layers"], "two_writers": ["pg1 too."]}}, {}, "pg1 too."),
         ({"write_pause_ms": 5000.1}, {}, "Clients were without service for 5000 ms, the budget is 5000 ms."),
         ({}, {"errors_allowed": False}, "Clients saw 3 errors."),
+        ({"layers": {**VERDICT["layers"], "writers": [], "timelines": []}}, {}, "No server was seen to take a write, so that nobody knows whether two of them did."),
+        ({}, {"changes_leader": True}, "Nobody else has come to lead: what was broken has had no effect."),
+        ({"layers": {**VERDICT["layers"], "writers": ["pg1", "pg2"], "timelines": [1, 2]}}, {"changes_leader": True}, None),
     ],
 )
 def test_what_does_not_pass_says_why(verdict: dict[str, t.Any], scenario: dict[str, t.Any], reason: str | None) -> None:
@@ -216,6 +258,7 @@ def test_what_does_not_pass_says_why(verdict: dict[str, t.Any], scenario: dict[s
         "__failover_test_scenario": {"title": "T", "budget_ms": 5000, "faults": [{"kind": "unit_stopped"}], **scenario},
         "__failover_test_case": ["a", 1],
         "__failover_test_hits": [["pg1"]],
+        "__failover_test_struck_s": [0.4],
         **UNASKED,
         "__failover_test_read": read("target"),
         "__failover_test_hit_at": "100.0",

@@ -17,7 +17,7 @@ import typing as t
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
-from ansible_collections.freight.pg_ha.plugins.module_utils._fault.client import Host
+from ansible_collections.freight.pg_ha.plugins.module_utils._fault.client import Host, standing
 from ansible_collections.freight.pg_ha.plugins.module_utils._fault.plan import ruleset
 from ansible_collections.freight.pg_ha.plugins.modules import host_fault
 
@@ -83,7 +83,7 @@ def test_the_host_is_told_to_cure_before_it_is_hit(world: World) -> None:
     armed, hit = world.said()
     assert armed.startswith("systemd-run ") and "--unit=pg-ha-fault-f" in armed and "--on-active=60s" in armed
     assert hit == "systemctl kill --kill-whom=all --signal=KILL patroni" and outcome.result["at"] == pytest.approx(time.time(), abs=60)
-    assert (world.folder / "run" / "f" / "cure").read_text() == "#!/bin/sh\nsystemctl start patroni\n"
+    assert "\nsystemctl start patroni || failed=1\n" in (world.folder / "run" / "f" / "cure").read_text()
     assert not world.run(kind="process_killed", unit="patroni", cure_after_seconds=60).changed and world.said() == []
     cured = world.run(state="absent")
     assert cured.changed and world.said() == [
@@ -220,6 +220,30 @@ def test_what_cannot_be_a_fault_is_refused_before_anything_happens(world: World,
     with pytest.raises((UsageError, ClientError), match=words):
         world.run(**params)
     assert world.said() == []
+
+
+def test_a_fault_that_the_host_has_cured_by_itself_stands_no_more(world: World) -> None:
+    world.run(kind="unit_stopped", unit="etcd")
+    script = ["/bin/sh", str(world.folder / "run" / "f" / "cure")]
+    world.program("systemctl", "exit 1")
+    assert subprocess.run(script, check=False).returncode != 0 and standing(world.folder / "run") == ["f"]
+    world.program("systemctl", "exit 0")
+    subprocess.run(script, check=True)
+    assert standing(world.folder / "run") == [] and world.run(kind="unit_stopped", unit="etcd").result["at"] is not None
+
+
+def test_without_a_name_all_that_stands_is_taken_away_also_beside_one_that_cannot_be(world: World) -> None:
+    assert standing(world.folder / "run") == [] and not host_fault.clear(dict(DEFAULTS), False, {}).changed
+    for name, unit in (("f", "etcd"), ("g", "patroni")):
+        host_fault.run({**DEFAULTS, "name": name, "address": "127.0.0.1", "kind": "unit_stopped", "unit": unit}, False, Host(name, world.folder / "run"))
+    hosts = {name: Host(name, world.folder / "run") for name in standing(world.folder / "run")}
+    absent = {**DEFAULTS, "state": "absent"}
+    predicted = host_fault.clear(absent, True, hosts)
+    assert list(hosts) == ["f", "g"] and predicted.result["actions"] == ["systemctl start etcd", "systemctl start patroni"]
+    world.program("systemctl", '[ "$2" != etcd ]')
+    with pytest.raises(ClientError, match="systemctl start etcd"):
+        host_fault.clear(absent, False, hosts)
+    assert standing(world.folder / "run") == ["f"]
 
 
 def test_another_fault_under_the_same_name_is_refused(world: World) -> None:

@@ -9,6 +9,7 @@ import os
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PlanError
+from ansible_collections.freight.pg_ha.plugins.module_utils._health import plan as health
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, journal, ours, retire, schema, settle
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.plan import PooledDatabase
@@ -116,6 +117,19 @@ def test_nothing_is_left_where_clients_are_served_and_the_other_side_stays_fence
     # It is not begun anew by accident.
     with pytest.raises(PlanError, match="is not copied over"):
         replication_copy.refuse_when_target_serves(moved.here, moved.ahead)
+
+
+def test_the_health_of_the_target_stays_to_be_read(moved):
+    moved.ended = True
+    for statement in health.KEEP[1:]:
+        client.query(moved.ahead, statement)
+    client.query(moved.ahead, "INSERT INTO ha_migration.health_checks VALUES ('f', 1, 1)")
+    moved.retire()
+    assert clean(moved.left("target")) and client.query_value(moved.ahead, "SELECT to_regclass('ha_migration.epoch') IS NULL")
+    asked = "BEGIN; SET LOCAL ROLE pg_monitor; SELECT takes_writes, last_check FROM ha_migration.health"
+    assert client.query(moved.ahead, asked) == [{"takes_writes": True, "last_check": None}]
+    client.query(moved.ahead, "ROLLBACK")
+    assert not moved.retire().changed
 
 
 class Died(BaseException):

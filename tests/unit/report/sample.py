@@ -45,7 +45,7 @@ def scenario(name: str, title: str, rto_ms: float, budget_ms: int, *, repeat: in
     gone = math.ceil(rto_ms / 1000) if rto_ms >= 500 else 0
     layers = {"server": rto_ms * 0.8, "route": rto_ms * 0.9, "pooler": rto_ms * 0.95} if gone else dict.fromkeys(("server", "route", "pooler"))
     return {
-        "name": name, "title": title, "repeat": repeat, "hit": ["pg1"], "route": "pooler", "rto_ms": rto_ms, "layers_ms": {**layers, "client": rto_ms},
+        "name": name, "title": title, "repeat": repeat, "hit": ["pg1"], "struck_s": [0.3], "route": "pooler", "rto_ms": rto_ms, "layers_ms": {**layers, "client": rto_ms},
         "name_moved_ms": None, "service": None, "replicas_gap_ms": 12.0, "rpo_lost": 0, "duplicated": 0,
         "unknown": {"total": 2, "committed": 1, "not_committed": 1}, "acknowledged": 4321,
         "client_errors": 4 if gone else 0, "client_errors_by_class": {"57P01": 4} if gone else {}, "two_writers": [],
@@ -155,7 +155,7 @@ def forced_failover(repeat: int, rto_ms: float, moved_ms: float | None = 10_000.
     said = [(1008.2, "Multi-AZ instance failover started."), (1019.0, "DB instance restarted"), (1020.4, "Multi-AZ instance failover completed")]
     events = [{"at": (BEGIN + datetime.timedelta(seconds=seconds)).isoformat(), "message": words} for seconds, words in said]
     service = {"started_at": events[0]["at"], "completed_at": events[-1]["at"], "service_seconds": 12.2, "events": events}
-    told = {"hit": [], "writers": [RDS_ENDPOINT["host"]], "timelines": [1], "name_moved_ms": moved_ms, "service": service, **changed}
+    told = {"hit": [], "struck_s": [0.2], "writers": [RDS_ENDPOINT["host"]], "timelines": [1], "name_moved_ms": moved_ms, "service": service, **changed}
     return scenario("forced_failover", "The service fails over to its standby in another zone", rto_ms, 60000, repeat=repeat, **told)
 
 
