@@ -106,7 +106,8 @@ PATRONI: dict[str, t.Any] = {
     ],
 )
 def test_what_a_target_cannot_be_asked_for_is_said_before_anything_is_broken(target: str, chosen: list[str], says: list[str]) -> None:
-    service = {"failover_test_members": [], "failover_test_store_members": [], "failover_test_proxies": [], "pg_ha_target": {"failover": {"offers": ["failover"]}}}
+    none_of_ours: dict[str, t.Any] = dict.fromkeys(("failover_test_members", "failover_test_store_members", "failover_test_proxies"), [])
+    service = {**none_of_ours, "pg_ha_target": {"failover": {"offers": ["failover"]}}}
     variables = {
         **PATRONI,
         "__failover_test_texts": [(SCENARIOS[0].parent / f"{name}.yml").read_text(encoding="utf-8") for name in chosen],
@@ -126,7 +127,8 @@ def test_what_a_target_cannot_be_asked_for_is_said_before_anything_is_broken(tar
             {"failover_test_hosts_approved": False, "failover_test_power_off_command": []},
             [
                 "leader_off, leader_shut_down hits whole hosts: that needs its own consent, -e pg_ha_failover_hosts_approved=true.",
-                "data_disk_full fills a disk of /data, also for what else is on it: that needs the consent for whole hosts, -e pg_ha_failover_hosts_approved=true.",
+                "data_disk_full fills a disk of /data, also for what else is on it: that needs the consent for whole hosts, "
+                "-e pg_ha_failover_hosts_approved=true.",
                 "pg_ha_power_off_command and pg_ha_power_on_command say how a host loses its power and has it again: leader_off, leader_shut_down needs them.",
             ],
         ),
@@ -246,7 +248,11 @@ def test_a_budget_for_all_counts_instead_of_the_scenarios_own(given: t.Any, budg
         ({"layers": {**VERDICT["layers"], "two_writers": ["pg1 too."]}}, {}, "pg1 too."),
         ({"write_pause_ms": 5000.1}, {}, "Clients were without service for 5000 ms, the budget is 5000 ms."),
         ({}, {"errors_allowed": False}, "Clients saw 3 errors."),
-        ({"layers": {**VERDICT["layers"], "writers": [], "timelines": []}}, {}, "No server was seen to take a write, so that nobody knows whether two of them did."),
+        (
+            {"layers": {**VERDICT["layers"], "writers": [], "timelines": []}},
+            {},
+            "No server was seen to take a write, so that nobody knows whether two of them did.",
+        ),
         ({}, {"changes_leader": True}, "Nobody else has come to lead: what was broken has had no effect."),
         ({"layers": {**VERDICT["layers"], "writers": ["pg1", "pg2"], "timelines": [1, 2]}}, {"changes_leader": True}, None),
     ],

@@ -45,7 +45,8 @@ def scenario(name: str, title: str, rto_ms: float, budget_ms: int, *, repeat: in
     gone = math.ceil(rto_ms / 1000) if rto_ms >= 500 else 0
     layers = {"server": rto_ms * 0.8, "route": rto_ms * 0.9, "pooler": rto_ms * 0.95} if gone else dict.fromkeys(("server", "route", "pooler"))
     return {
-        "name": name, "title": title, "repeat": repeat, "hit": ["pg1"], "struck_s": [0.3], "route": "pooler", "rto_ms": rto_ms, "layers_ms": {**layers, "client": rto_ms},
+        "name": name, "title": title, "repeat": repeat, "hit": ["pg1"], "struck_s": [0.3], "route": "pooler", "rto_ms": rto_ms,
+        "layers_ms": {**layers, "client": rto_ms},
         "name_moved_ms": None, "service": None, "replicas_gap_ms": 12.0, "rpo_lost": 0, "duplicated": 0,
         "unknown": {"total": 2, "committed": 1, "not_committed": 1}, "acknowledged": 4321,
         "client_errors": 4 if gone else 0, "client_errors_by_class": {"57P01": 4} if gone else {}, "two_writers": [],
