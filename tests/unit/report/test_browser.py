@@ -32,12 +32,16 @@ frame.addEventListener('load', () => {
   const parts = (colour) => (colour.match(/[\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
   const light = (rgb) => rgb.slice(0, 3).map(v => v / 255).map(v => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (e) => { for (; e; e = e.parentElement) { const c = parts(getComputedStyle(e).backgroundColor); if (c[3] !== 0) return c; } return [255, 255, 255]; };
+  const behind = (e) => {
+    for (; e; e = e.parentElement) { const colour = parts(getComputedStyle(e).backgroundColor); if (colour[3] !== 0) return colour; }
+    return [255, 255, 255];
+  };
   const contrast = (e) => {
     const style = getComputedStyle(e), one = light(parts(e.closest('svg') ? style.fill : style.color)), two = light(behind(e));
     return (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
   };
-  const worded = [...view.querySelectorAll('body *')].filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.nodeValue.trim()) && e.getClientRects().length);
+  const worded = [...view.querySelectorAll('body *')]
+    .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.nodeValue.trim()) && e.getClientRects().length);
   const wide = [...view.querySelectorAll('body *')].filter(e => !e.closest('.scroll, nav, svg') && e.getBoundingClientRect().right > root.clientWidth + 1);
   document.getElementById('seen').textContent = JSON.stringify({
     scrolls: root.scrollWidth > root.clientWidth,
