@@ -46,18 +46,6 @@ def machine(name):
     return testinfra.get_host(f"docker://pg-ha-lab-{name}")
 
 
-@pytest.mark.parametrize("name", ["pg1", "pg2", "pg3", "etcd1", "etcd2", "etcd3", "lb1"])
-def test_no_fault_is_left(name):
-    host = machine(name)
-    folder = host.file("/var/lib/pg_ha_fault")
-    assert not folder.exists or folder.listdir() == []
-    assert "pg-ha-fault" not in host.run("systemctl list-timers --all --no-legend").stdout
-
-
-def test_no_guard_of_a_pause_is_left_standing():
-    assert not machine("lb1").service("pg-ha-pause-guard").is_running
-
-
 def test_everybody_reads_the_health_of_the_target():
     leading = ROWS["haproxy_killed"]["writers"][-1]
     statement = "SET ROLE freight_app; SELECT takes_writes, streaming_standbys, synchronous_standbys FROM ha_migration.health"

@@ -110,6 +110,8 @@ export function connect(PrismaClient, options = {}, environment = process.env) {
 
 // Prisma's own codes: not reached, timed out, closed, no connection free, transaction gone, conflict, too many connections.
 const PASSING_PRISMA = new Set(['P1001', 'P1002', 'P1008', 'P1017', 'P2024', 'P2028', 'P2034', 'P2037'])
+// What the driver's adapter says of them; a raw query's error has no other name for it (P2010 says only that it was raw).
+const PASSING_KIND = new Set(['DatabaseNotReachable', 'ConnectionClosed', 'SocketTimeout', 'TooManyConnections', 'TransactionWriteConflict'])
 // PostgreSQL's and PgBouncer's: connection lost, too many, server going down or coming up, a server that no longer leads, conflict, deadlock.
 const PASSING_STATE = /^(?:08...|53300|57P0[1-3]|25006|40001|40P01)$/
 // What pg says of a connection; it gives these no code.
@@ -129,7 +131,8 @@ export function codeOf(error) {
  * @param {any} error
  */
 export function isPassing(error) {
-  return PASSING_PRISMA.has(error?.code) || PASSING_STATE.test(codeOf(error)) || PASSING_WORDS.test(error?.message ?? '')
+  const kind = error?.meta?.driverAdapterError?.cause?.kind ?? error?.cause?.kind
+  return PASSING_PRISMA.has(error?.code) || PASSING_KIND.has(kind) || PASSING_STATE.test(codeOf(error)) || PASSING_WORDS.test(error?.message ?? '')
 }
 
 /**

@@ -69,14 +69,16 @@ test('connections are bounded, and options reach Prisma', () => {
 })
 
 const state = (originalCode) => ({ code: 'P2039', message: '', meta: { driverAdapterError: { cause: { originalCode } } } })
+const raw = (kind) => ({ code: 'P2010', message: '', meta: { driverAdapterError: { cause: { kind } } } })
 test('what passes by itself is told from what does not', () => {
   const passing = [
     { code: 'P1001' }, { code: 'P1017' }, { code: 'P2028' }, { code: '57P01' }, { code: '08006' }, state('57P03'), state('08P01'), state('25006'), state('40001'),
     new Error('Connection terminated unexpectedly'), new Error('Query read timeout'), new Error('timeout exceeded when trying to connect'),
-    new Error('Client has encountered a connection error and is not queryable'),
+    new Error('Client has encountered a connection error and is not queryable'), raw('DatabaseNotReachable'), raw('ConnectionClosed'),
   ]
   for (const error of passing) assert.ok(isPassing(error), JSON.stringify(error) + error.message)
-  for (const error of [{ code: 'P2002' }, { code: '28P01' }, state('23505'), state('42P01'), new Error('x is not a function'), undefined]) assert.ok(!isPassing(error))
+  const lasting = [{ code: 'P2002' }, { code: '28P01' }, state('23505'), state('42P01'), raw('TableDoesNotExist'), new Error('x is not a function'), undefined]
+  for (const error of lasting) assert.ok(!isPassing(error))
 })
 
 test('work is done again until it works, and everybody hears why', async () => {
