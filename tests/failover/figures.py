@@ -10,7 +10,7 @@ CRASH, LOSS, PLANNED = (5000, 5000), (30000, 25000), (2500, 2500)
 # What the lab has to show of a scenario with the shipped settings, in ms: the worst run, and the median of all
 BOUNDS = {
     "switchover": PLANNED,
-    **dict.fromkeys(("postmaster_killed", "patroni_killed", "patroni_and_postmaster_killed", "leader_stopped"), CRASH),
+    **dict.fromkeys(("postmaster_killed", "patroni_killed", "patroni_and_postmaster_killed", "leader_stopped", "leader_shut_down"), CRASH),
     **dict.fromkeys(("leader_off", "leader_cut_off", "leader_cut_from_peers", "leader_cut_from_standbys", "leader_cut_one_way", "leader_frozen"), LOSS),
 }
 
