@@ -60,7 +60,7 @@ class LoadWorkload:
 
     def look(self, client: int, seq: int) -> str:
         """Whether a write is there."""
-        return f"SELECT count(*) FROM {self.ledger} WHERE client = {client} AND seq = {seq}"
+        return f"SELECT count(*), pg_is_in_recovery() FROM {self.ledger} WHERE client = {client} AND seq = {seq}"
 
     def rows(self, first_seq: int) -> str:
         """Every row of the run."""

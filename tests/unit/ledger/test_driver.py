@@ -28,12 +28,16 @@ class ServerError(psycopg2.OperationalError):
 
 
 class Server:
-    """Rows, and what to do at the next commits: ``ok``, ``rollback``, ``(sqlstate, row is there)``; a None sqlstate drops the connection."""
+    """Rows, and what to do at the next commits: ``ok``, ``rollback``, ``(sqlstate, row is there)``; a None sqlstate drops the connection.
+
+    ``followers`` are the rows of standbys that answer the next looks in its place.
+    """
 
     def __init__(self, *script: t.Any) -> None:
         self.script = list(script)
         self.rows: set[int] = set()
         self.refuse_connections = 0
+        self.followers: list[set[int]] = []
         self.notes: list[str] = []
 
     def connect(self) -> Connection:
@@ -50,7 +54,7 @@ class Connection:
         self.server, self.closed = server, 0
         self.description: t.Any = None
         self.statusmessage = ""
-        self._value = 0
+        self._answer = (0, False)
 
     def cursor(self) -> Connection:
         return self
@@ -58,8 +62,8 @@ class Connection:
     def close(self) -> None:
         self.closed = 1
 
-    def fetchone(self) -> tuple[int]:
-        return (self._value,)
+    def fetchone(self) -> tuple[int, bool]:
+        return self._answer
 
     def execute(self, statement: str) -> None:
         if self.closed:
@@ -67,7 +71,8 @@ class Connection:
         self.server.notes.append(statement)
         word, _space, number = statement.partition(" ")
         if word == "look":
-            self._value = int(int(number) in self.server.rows)
+            follows = bool(self.server.followers)
+            self._answer = (int(int(number) in (self.server.followers.pop(0) if follows else self.server.rows)), follows)
         elif word == "commit":
             self._commit(int(number))
 
@@ -122,6 +127,15 @@ def test_committed_without_an_answer_is_found_and_not_written_again(tmp_path: pa
     assert entries == [("INTENT", ""), ("UNKNOWN", "lost"), ("INTENT", ""), ("FOUND", ""), ("END", "")]
     assert server.notes.count("commit 0") == 1
     assert verdict["unknown"] == {"total": 1, "committed": 1, "not_committed": 0} and verdict["errors"] == 1
+
+
+def test_a_server_that_does_not_lead_is_not_believed(tmp_path: pathlib.Path) -> None:
+    """A leader that was cut off has the row when it comes back as a standby, and loses it when it follows its successor."""
+    server = Server((None, False))
+    server.followers = [{0}]
+    entries, verdict = play(tmp_path, server, writes=1)
+    assert entries[2:] == [("INTENT", ""), ("FAIL", "25006"), ("INTENT", ""), ("ABSENT", ""), ("ACK", ""), ("END", "")]
+    assert (verdict["acknowledged"], verdict["lost"]) == (1, 0)
 
 
 def test_not_committed_without_an_answer_is_written_again(tmp_path: pathlib.Path) -> None:
