@@ -215,7 +215,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, guards, journal
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, gates, guards, journal
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByDump, ByLink
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.cutover import cut_over
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.section import LARGE_OBJECTS
@@ -235,10 +235,12 @@ if t.TYPE_CHECKING:
 LOCK_TIMEOUT_SECONDS = 10
 
 
-def compare_schemas(here: Connection, ahead: Connection) -> list[str]:
-    """Differences of the two sides' schemas, in words."""
-    comparison = compare_fingerprints(read_fingerprint(here), read_fingerprint(ahead))
-    return [f"{mismatch['object']}: {mismatch['problem']}" for mismatch in comparison.mismatches]
+def compare_schemas(sides: dict[str, Connection]) -> gates.Schemas:
+    """Compare the schemas of the sessions by side."""
+    found = {side: read_fingerprint(session) for side, session in sides.items()}
+    comparison = compare_fingerprints(found["source"], found["target"])
+    differences = [f"{mismatch['object']}: {mismatch['problem']}" for mismatch in comparison.mismatches]
+    return gates.Schemas(differences, {side: fingerprint.sha256 for side, fingerprint in found.items()})
 
 
 class _ComparisonUnderFence(Comparison):

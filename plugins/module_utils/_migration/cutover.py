@@ -43,7 +43,7 @@ def connect(params: dict[str, t.Any], side: str) -> Connection:
 class Cutover:
     """One run of the module: sessions, and the steps before, inside and after the section."""
 
-    def __init__(self, params: dict[str, t.Any], compare_schemas: t.Callable[[Connection, Connection], list[str]], bring: Bring) -> None:
+    def __init__(self, params: dict[str, t.Any], compare_schemas: t.Callable[[dict[str, Connection]], gates.Schemas], bring: Bring) -> None:
         self.params = params
         self.bring = bring
         self.compare_schemas = compare_schemas
@@ -102,7 +102,7 @@ class Cutover:
                 parity_max_age_seconds=self.params["parity_max_age_seconds"],
                 long_transaction_seconds=self.params["long_transaction_seconds"],
                 sync_sides=self.sync_sides,
-                compare_schema=lambda: self.compare_schemas(self.here, self.ahead),
+                compare_schema=lambda: self.compare_schemas({self.leaves: self.here, self.serves: self.ahead}),
                 window_seconds=self.bring.window_seconds,
                 check_copy=self.bring.check,
             ),
@@ -265,10 +265,10 @@ def describe(failed: list[dict[str, str]]) -> str:
     return "\n".join([f"The cutover was not started, {len(lines)} gate(s) do not hold:", *(f"- {line}" for line in lines)])
 
 
-def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[Connection, Connection], list[str]], bring: Bring) -> Outcome:
+def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[dict[str, Connection]], gates.Schemas], bring: Bring) -> Outcome:
     """Bring the migration to where ``serves`` serves; see the module's documentation.
 
-    :param compare_schemas: returns the differences of two sessions' schemas, in words
+    :param compare_schemas: compares the schemas of the sessions by side
     :param bring: how the rows come over, and how they go back
     :raises GateError: gates do not hold, another cutover runs, or one in the other direction is not finished; nothing was changed
     :raises section.Undone: the section was undone, clients go on where they were

@@ -39,6 +39,18 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Schemas:
+    """Both sides' schemas, compared.
+
+    :param differences: in words
+    :param hashes: fingerprint by side
+    """
+
+    differences: list[str]
+    hashes: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Context:
     """What gates look at.
 
@@ -55,7 +67,7 @@ class Context:
     :param parity_max_age_seconds: how old it may be
     :param long_transaction_seconds: from when on a transaction counts as long
     :param sync_sides: sides that must show a synchronous standby, because they fail over
-    :param compare_schema: returns the differences of the two sides' schema fingerprints, in words
+    :param compare_schema: compares the two sides' schema fingerprints
     :param window_seconds: with method dump the declared maintenance window
     :param check_copy: with method dump raises what forbids the copy to begin
     """
@@ -73,7 +85,7 @@ class Context:
     parity_max_age_seconds: int
     long_transaction_seconds: float
     sync_sides: tuple[str, ...]
-    compare_schema: t.Callable[[], list[str]]
+    compare_schema: t.Callable[[], Schemas]
     window_seconds: float | None = None
     check_copy: t.Callable[[], None] | None = None
 
@@ -185,7 +197,7 @@ def follows(context: Context) -> t.Iterator[Failure]:
 def schema_in_step(context: Context) -> t.Iterator[Failure]:
     """Both sides have the same schema fingerprint; while they have not, the DDL that was recorded since the last comparison is named."""
     remedy = "bring the schema in step and verify again"
-    differences = context.compare_schema()
+    differences = context.compare_schema().differences
     for difference in differences:
         yield Failure("schema_in_step", "", difference, remedy)
     if differences:
@@ -199,7 +211,7 @@ CLOCK_SKEW_SECONDS = 5
 
 
 def parity(context: Context) -> t.Iterator[Failure]:
-    """All rows were compared, found equal, not too long ago, on the very timeline on which the next side is now."""
+    """All rows were compared, found equal, not too long ago, with the schemas and on the very timeline on which the next side is now."""
     evidence = context.parity
     if evidence is None or evidence["serves"] != context.leaves:
         yield Failure("parity", "", f"the rows were never compared while the {context.leaves} served", "run playbooks/verify.yml")
@@ -212,6 +224,12 @@ def parity(context: Context) -> t.Iterator[Failure]:
     if evidence["age_seconds"] < -CLOCK_SKEW_SECONDS:
         words = f"the last comparison ended {-evidence['age_seconds']:.0f} s in the future by the mover's clock, so nobody knows how old it is"
         yield Failure("parity", "", words, "set the mover's clock, then run playbooks/verify.yml")
+    # Whatever was altered may have given rows other values on each side (a default that is not constant), the same way on both.
+    for side, sha256 in sorted(context.compare_schema().hashes.items()):
+        if evidence["fingerprint"][side]["sha256"] != sha256:
+            yield Failure(
+                "parity", side, "its schema changed after the last comparison began, and its rows may have changed with it", "run playbooks/verify.yml"
+            )
     if decision.has_moved_since(context.ahead, context.leaves, evidence[context.leaves]["lsn"]):
         yield Failure("parity", "", f"clients came to the {context.leaves} after the last comparison", "run playbooks/verify.yml")
     now = section.read_durability(context.ahead)["timeline"]

@@ -302,7 +302,7 @@ def test_the_fingerprint_does_not_know_it(side: Side) -> None:
 def context(side: Side, differences: list[str], parity: dict[str, t.Any] | None = None) -> gates.Context:
     """What the gate of the schemas looks at."""
     values: dict[str, t.Any] = dict.fromkeys(gates.Context.__dataclass_fields__)
-    return gates.Context(**{**values, "here": side.ours, "leaves": "source", "parity": parity, "compare_schema": lambda: differences})
+    return gates.Context(**{**values, "here": side.ours, "leaves": "source", "parity": parity, "compare_schema": lambda: gates.Schemas(differences, {})})
 
 
 def test_what_was_recorded_is_named_only_while_the_schemas_differ(side: Side) -> None:

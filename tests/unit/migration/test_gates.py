@@ -1,0 +1,93 @@
+# Copyright (c) the freight.pg_ha authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gates, each by itself, between two databases of a real server."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+import pytest
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import gates, schema, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import read_fingerprint
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.modules import cutover
+
+APPLICATION = "CREATE TABLE public.orders (id bigint PRIMARY KEY, note text); CREATE VIEW public.short AS SELECT id FROM public.orders"
+
+
+class Sides:
+    """Two databases with the same application."""
+
+    def __init__(self, server: t.Any, folder: t.Any) -> None:
+        self.names = {side: f"gates_{side}_{os.getpid()}" for side in ("source", "target")}
+        for name in self.names.values():
+            server.create_database(name)
+        self.service_file = server.services(folder / "pg_service.conf", **self.names)
+        self.by_side = {side: self.open(side) for side in self.names}
+        self.source, self.target = self.by_side["source"], self.by_side["target"]
+        for session in self.by_side.values():
+            schema.ensure_schema(session)
+            client.query(session, APPLICATION)
+
+    def open(self, side: str, **connection: t.Any) -> t.Any:
+        """An autocommit session."""
+        return client.connect(self.service_file, side, application_name="ha_migration test", **connection)
+
+    def on_both(self, statement: str) -> None:
+        """Run a statement on both sides."""
+        for session in self.by_side.values():
+            client.query(session, statement)
+
+    def evidence(self, **changes: t.Any) -> dict[str, t.Any]:
+        """What a comparison of all rows would leave that ended just now."""
+        return {
+            "serves": "source",
+            "started_at": "2001-01-01T00:00:00+00:00",
+            "mismatches": [],
+            "age_seconds": 1.0,
+            "system_identifier": str(client.query_value(self.target, "SELECT system_identifier FROM pg_control_system()")),
+            "timeline": section.read_durability(self.target)["timeline"],
+            "source": {"lsn": "0/0"},
+            "fingerprint": {side: read_fingerprint(session).summary() for side, session in self.by_side.items()},
+            **changes,
+        }
+
+    def failures(self, gate: gates.Gate, **values: t.Any) -> list[tuple[str, str]]:
+        """(object, message) of what one gate says on the way to the target."""
+        given: dict[str, t.Any] = dict.fromkeys(gates.Context.__dataclass_fields__)
+        given.update(here=self.source, ahead=self.target, leaves="source", serves="target", parity_max_age_seconds=60, roles=())
+        given["compare_schema"] = lambda: cutover.compare_schemas(self.by_side)
+        return [(failure["object"], failure["message"]) for failure in gates.evaluate(gates.Context(**{**given, **values}), [gate])]
+
+
+@pytest.fixture(scope="module")
+def both(postgresql_server: t.Any, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Sides]:
+    """The two databases for all tests here."""
+    made = Sides(postgresql_server, tmp_path_factory.mktemp("gates"))
+    yield made
+    for session in made.by_side.values():
+        session.close()
+    admin = client.connect(postgresql_server.service_file, "source", application_name="test")
+    for name in made.names.values():
+        client.query(admin, f"DROP DATABASE {name} WITH (FORCE)")
+    admin.close()
+
+
+@pytest.fixture
+def sides(both: Sides) -> t.Iterator[Sides]:
+    """Both sides; what a test alters is rolled back."""
+    both.on_both("BEGIN")
+    yield both
+    both.on_both("ROLLBACK")
+
+
+def test_a_comparison_does_not_outlive_a_change_of_the_schema(sides: Sides) -> None:
+    evidence = sides.evidence()
+    assert sides.failures(gates.parity, parity=evidence) == []
+    # Each side numbers the rows in its own order, and afterwards both schemas are equal.
+    sides.on_both("ALTER TABLE public.orders ADD COLUMN n bigserial")
+    found = sides.failures(gates.parity, parity=evidence)
+    assert [side for side, _message in found] == ["source", "target"] and "its schema changed after the last comparison began" in found[0][1]
+    assert sides.failures(gates.schema_in_step, parity=evidence) == []
