@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import replace
 
 from .._core.errors import GateError
 from .._postgresql import client
@@ -17,10 +18,11 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 
-def plan_sequences(here: dict[str, Sequence], there: dict[str, Sequence], margin: int = 0) -> dict[str, int]:
-    """The values to set on the other side: ``{name: value}``, only ever forward in the sequence's own direction (pure).
+def plan_sequences(here: dict[str, Sequence], there: dict[str, Sequence], margin: int = 0) -> dict[str, tuple[int, bool]]:
+    """What to set on the other side: ``{name: (value, whether it was handed out)}``, only ever forward in the sequence's own direction (pure).
 
-    A sequence that cycles has no "ahead": it is set to the very value. A margin never leaves the sequence's range.
+    A sequence that cycles has no "ahead": it is set to the very value, and so is one whose next number is waiting. A margin never leaves the
+    sequence's range.
 
     :param margin: how many steps ahead of this side to go
     :raises GateError: a sequence is missing there
@@ -30,24 +32,17 @@ def plan_sequences(here: dict[str, Sequence], there: dict[str, Sequence], margin
         raise GateError(f"Sequences are missing on the other side: {', '.join(missing)}. Replicate again.")
     moves = {}
     for name, sequence in here.items():
-        if sequence.last_value is None:
-            continue
-        wanted = sequence.last_value + (0 if sequence.cycle else sequence.increment * _affordable(sequence, margin))
-        behind = is_behind(sequence, there[name])
-        short = margin > 0 and not sequence.cycle and not behind and _comes_before(there[name].last_value, wanted, sequence.increment)
-        if behind or short:
-            moves[name] = wanted
+        exact = sequence.cycle or not sequence.called
+        wanted = sequence if exact else replace(sequence, last_value=sequence.last_value + sequence.increment * _affordable(sequence, margin))
+        if is_behind(wanted, there[name]):
+            moves[name] = (wanted.last_value, wanted.called)
     return moves
-
-
-def _comes_before(value: int | None, wanted: int, increment: int) -> bool:
-    return value is None or (value < wanted if increment > 0 else value > wanted)
 
 
 def _affordable(sequence: Sequence, margin: int) -> int:
     """A margin in steps that takes at most a thousandth of what is left: repeated rounds must not exhaust a small sequence (pure)."""
     end = sequence.maximum if sequence.increment > 0 else sequence.minimum
-    left = (end - (sequence.last_value or 0)) // sequence.increment
+    left = (end - sequence.last_value) // sequence.increment
     return int(min(margin, left // 1000))
 
 
@@ -60,6 +55,6 @@ def move_ahead(here: Connection, there: Connection, margin: int = 0) -> int:
     """Move the other side's sequences to this side's values (plus the margin); returns how many were moved."""
     moves = plan_sequences(*read_both(here, there), margin)
     if moves:
-        pairs = ", ".join("('" + name.replace("'", "''") + f"'::regclass, {value})" for name, value in moves.items())
-        client.query(there, f"SELECT setval(name, value, true) FROM (VALUES {pairs}) AS moves (name, value)")
+        pairs = ", ".join("('" + name.replace("'", "''") + f"'::regclass, {value}, {called})" for name, (value, called) in moves.items())
+        client.query(there, f"SELECT setval(name, value, called) FROM (VALUES {pairs}) AS moves (name, value, called)")
     return len(moves)

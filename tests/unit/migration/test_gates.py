@@ -9,7 +9,7 @@ import os
 import typing as t
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import gates, schema, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import gates, schema, section, sequences
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.modules import cutover
@@ -91,3 +91,11 @@ def test_a_comparison_does_not_outlive_a_change_of_the_schema(sides: Sides) -> N
     found = sides.failures(gates.parity, parity=evidence)
     assert [side for side, _message in found] == ["source", "target"] and "its schema changed after the last comparison began" in found[0][1]
     assert sides.failures(gates.schema_in_step, parity=evidence) == []
+
+
+def test_a_number_that_the_source_will_hand_out_next_is_handed_out_by_the_target(sides: Sides) -> None:
+    sides.on_both("CREATE SEQUENCE public.bill; CREATE SEQUENCE public.down INCREMENT -5; CREATE SEQUENCE public.unused; SELECT nextval('public.bill')")
+    client.query(sides.source, "ALTER SEQUENCE public.bill RESTART WITH 1000000; SELECT setval('public.down', -400, false)")
+    assert sequences.move_ahead(sides.source, sides.target, margin=100) == 2 and sequences.move_ahead(sides.source, sides.target) == 0
+    following = "SELECT concat_ws(' ', nextval('public.bill'), nextval('public.down'), nextval('public.unused'))"
+    assert client.query_value(sides.target, following) == client.query_value(sides.source, following) == "1000000 -400 1"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import types
+from dataclasses import replace
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError
@@ -31,27 +32,45 @@ def test_the_newest_epoch_says_who_serves(histories, serves):
 
 
 def sequence(last, *, low=1, high=2**63 - 1, step=1, cycle=False):
-    return Sequence("s", last, 1, step, low, high, cycle)
+    """None: never used."""
+    return Sequence("s", 1 if last is None else last, 1, step, low, high, cycle, called=last is not None)
+
+
+def waiting(first, **options):
+    """A sequence whose next number was set and not handed out yet."""
+    return replace(sequence(first, **options), called=False)
 
 
 @pytest.mark.parametrize(
     ("here", "there", "margin", "moves"),
     [
         (sequence(10), sequence(10), 0, {}),
-        (sequence(10), sequence(9), 0, {"s": 10}),
-        (sequence(10), sequence(None), 0, {"s": 10}),
+        (sequence(10), sequence(9), 0, {"s": (10, True)}),
+        (sequence(10), sequence(None), 0, {"s": (10, True)}),
         (sequence(10), sequence(11), 0, {}),
         (sequence(None), sequence(None), 100, {}),
         (sequence(None), sequence(7), 100, {}),
-        (sequence(10), sequence(10), 100, {"s": 110}),
+        (sequence(10), sequence(10), 100, {"s": (110, True)}),
         (sequence(10), sequence(200), 100, {}),
-        (sequence(-10, low=-(2**63), high=-1, step=-1), sequence(-9, low=-(2**63), high=-1, step=-1), 0, {"s": -10}),
+        (sequence(-10, low=-(2**63), high=-1, step=-1), sequence(-9, low=-(2**63), high=-1, step=-1), 0, {"s": (-10, True)}),
         (sequence(-10, low=-(2**63), high=-1, step=-1), sequence(-11, low=-(2**63), high=-1, step=-1), 0, {}),
-        (sequence(30000, high=32767), sequence(30000, high=32767), 5000, {"s": 30002}),
+        (sequence(30000, high=32767), sequence(30000, high=32767), 5000, {"s": (30002, True)}),
         (sequence(32767, high=32767), sequence(32767, high=32767), 5000, {}),
-        (sequence(3, high=5, cycle=True), sequence(5, high=5, cycle=True), 100, {"s": 3}),
+        (sequence(3, high=5, cycle=True), sequence(5, high=5, cycle=True), 100, {"s": (3, True)}),
         (sequence(3, high=5, cycle=True), sequence(3, high=5, cycle=True), 100, {}),
-        (sequence(100, step=10), sequence(100, step=10), 3, {"s": 130}),
+        (sequence(100, step=10), sequence(100, step=10), 3, {"s": (130, True)}),
+        (waiting(1000), sequence(20), 100, {"s": (1000, False)}),
+        (waiting(1000), sequence(None), 0, {"s": (1000, False)}),
+        (waiting(1000), waiting(1000), 100, {}),
+        (waiting(1000), sequence(999), 100, {}),
+        (waiting(1000), sequence(998), 100, {"s": (1000, False)}),
+        (waiting(5), sequence(20), 100, {}),  # forward only: who began anew goes on behind what was handed out
+        (sequence(20), waiting(20), 0, {"s": (20, True)}),
+        (sequence(20), waiting(21), 0, {}),
+        (waiting(-50, low=-100, high=-1, step=-1), sequence(-20, low=-100, high=-1, step=-1), 0, {"s": (-50, False)}),
+        (waiting(-50, low=-100, high=-1, step=-1), sequence(-50, low=-100, high=-1, step=-1), 0, {}),
+        (waiting(2, high=5, cycle=True), sequence(5, high=5, cycle=True), 100, {"s": (2, False)}),
+        (waiting(2, high=5, cycle=True), sequence(1, high=5, cycle=True), 100, {}),
     ],
 )
 def test_sequences_only_move_forward_within_their_range(here, there, margin, moves):
