@@ -13,7 +13,8 @@ description:
   - Reads every object's definition from the catalogs of both databases and says which objects differ. No dump's text is compared.
   - Covers tables, columns, constraints, indexes, views, functions, triggers, types, sequences, policies, rules, statistics, owners,
     privileges, replica identities and extensions. Schema C(ha_migration), its guard triggers, publications and subscriptions are left out.
-  - Views, rules and SQL bodies that two major versions print differently are listed in RV(not_compared), not as mismatches.
+  - Views, rules and SQL bodies that two major versions print differently are listed in RV(not_compared), not as mismatches. What may have changed in them on
+    one side only since the comparison in O(parity), or since the copy, is a mismatch once.
   - Versions of extensions, and extensions that only the target has, are RV(notes).
   - Reads only, in less than a second for some hundred tables.
 author:
@@ -69,7 +70,7 @@ mismatches:
       description: Kind and quoted name.
       type: str
     side:
-      description: Where it differs, V(target) or V(both).
+      description: Where it differs, V(target) or V(both); where it changed, V(source) or V(target).
       type: str
     problem:
       description: What differs.
@@ -111,10 +112,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.ddl_guard import read_recorded
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.decision import has_moved_since
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.names import APPLICATION_NAME
-from ansible_collections.freight.pg_ha.plugins.module_utils._parity.plan import mismatch_sentence, why_void
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.plan import mismatch_sentence, uncompared_changes, why_void
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.snapshot import read_position
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
@@ -132,7 +134,7 @@ def argument_spec() -> dict[str, t.Any]:
 
 def run(params: dict[str, t.Any]) -> Outcome:
     """Read both fingerprints and compare them."""
-    fingerprints, positions, moved_to = {}, {}, []
+    fingerprints, positions, recorded, moved_to = {}, {}, {}, []
     parity = params["parity"]
     for side, other in (("source", "target"), ("target", "source")):
         connection = client.connect(
@@ -141,21 +143,23 @@ def run(params: dict[str, t.Any]) -> Outcome:
         try:
             fingerprints[side] = read_fingerprint(connection)
             positions[side] = read_position(connection).as_dict()
+            recorded[side] = read_recorded(connection, (parity or {}).get("started_at"), limit=1000)
             lsn = ((parity or {}).get(other) or {}).get("lsn")
             if lsn and has_moved_since(connection, other, lsn):
                 moved_to.append(other)
         finally:
             connection.close()
     found = compare_fingerprints(fingerprints["source"], fingerprints["target"])
+    hashes = {side: fingerprint.sha256 for side, fingerprint in fingerprints.items()}
+    mismatches = found.mismatches or uncompared_changes(parity, hashes, [entry["object"] for entry in found.not_compared], recorded)
     void: dict[str, t.Any] = {}
     if parity is not None:
-        hashes = {side: fingerprint.sha256 for side, fingerprint in fingerprints.items()}
         void["void_because"] = why_void(parity, hashes, positions, moved_to, params["parity_max_age_seconds"], datetime.datetime.now(datetime.UTC))
     return Outcome(
         changed=False,
         result={
-            "equal": not found.mismatches,
-            "mismatches": [{**mismatch, "sentence": mismatch_sentence(mismatch)} for mismatch in found.mismatches],
+            "equal": not mismatches,
+            "mismatches": [{**mismatch, "sentence": mismatch_sentence(mismatch)} for mismatch in mismatches],
             "not_compared": found.not_compared,
             "notes": found.notes,
             "fingerprints": {side: fingerprint.summary() for side, fingerprint in fingerprints.items()},

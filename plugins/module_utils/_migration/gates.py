@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import time
 import typing as t
 from dataclasses import asdict, dataclass
@@ -194,20 +195,24 @@ def follows(context: Context) -> t.Iterator[Failure]:
     client.query(context.here, f"DELETE FROM {table} WHERE id = %s", (marker,))
 
 
+# How far the clocks of two machines may be apart before an age means nothing; what connections are tried with is as much.
+CLOCK_SKEW_SECONDS = 5
+
+
 def schema_in_step(context: Context) -> t.Iterator[Failure]:
-    """Both sides have the same schema fingerprint; while they have not, the DDL that was recorded since the last comparison is named."""
-    remedy = "bring the schema in step and verify again"
+    """Both sides have the same schema fingerprint, and no DDL was recorded since the last comparison began.
+
+    What was altered and altered back, and what two majors print differently, leaves no difference behind.
+    """
+    remedy = "bring the schema in step on both sides, then run playbooks/verify.yml"
     differences = context.compare_schema().differences
     for difference in differences:
         yield Failure("schema_in_step", "", difference, remedy)
-    if differences:
-        since = (context.parity or {}).get("started_at")
-        for row in ddl_guard.read_recorded(context.here, since):
-            yield Failure("schema_in_step", row["object"], ddl_guard.sentence(row, context.leaves), remedy)
-
-
-# How far the clocks of two machines may be apart before an age means nothing; what connections are tried with is as much.
-CLOCK_SKEW_SECONDS = 5
+    began = context.parity["started_at"] if context.parity else None
+    # The comparison's beginning is told by the mover's clock, the DDL by the server's.
+    since = (datetime.datetime.fromisoformat(began) - datetime.timedelta(seconds=CLOCK_SKEW_SECONDS)).isoformat() if began else None
+    for row in ddl_guard.read_recorded(context.here, since) if differences or began else []:
+        yield Failure("schema_in_step", row["object"], ddl_guard.sentence(row, context.leaves), remedy)
 
 
 def parity(context: Context) -> t.Iterator[Failure]:

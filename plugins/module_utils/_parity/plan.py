@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import datetime
+import re
 import typing as t
 
 from .._postgresql.quoting import identifier, literal
-from .model import SOURCE, TARGET, Chunk, Key, Table
+from .model import SIDES, SOURCE, TARGET, Chunk, Key, Table
 
 # Types whose values order the same on every server and whose text form is a literal.
 RANGE_TYPES = {
@@ -239,6 +240,51 @@ def mismatch_sentence(mismatch: dict[str, t.Any]) -> str:
     where = mismatch["object"] + (f" ({mismatch['range']})" if mismatch.get("range") else "")
     named = "; ".join(f"{key['key']}: {key['problem']}" for key in mismatch.get("keys") or [])
     return f"{where[0].upper()}{where[1:]}: {mismatch['problem']}" + (f" [{named}]" if named else "") + "."
+
+
+def uncompared_changes(
+    evidence: dict[str, t.Any] | None, hashes: dict[str, str], not_compared: t.Sequence[str], recorded: dict[str, list[dict[str, t.Any]]]
+) -> list[dict[str, t.Any]]:
+    """Mismatches for what may have changed on one side in objects whose definitions two majors print differently (pure).
+
+    After a comparison that ended well, one side's fingerprint alone has another hash although nothing differs. Without one, DDL on such an object was
+    recorded. Either is told once: whoever has brought both sides in step compares again.
+
+    :param evidence: of the last comparison
+    :param hashes: the schemas' fingerprints by side, as they are now, between which nothing differs
+    :param not_compared: such objects, as a fingerprint names them
+    :param recorded: DDL by side since that comparison began, or ever: ``{"at", "role", "command", "object"}``
+    """
+    if not not_compared:
+        return []
+    if evidence is not None and evidence.get("outcome") == "done" and "fingerprint" in evidence:
+        changed = [side for side in SIDES if evidence["fingerprint"][side]["sha256"] != hashes[side]]
+        if len(changed) != 1:
+            return []
+        side, other = changed[0], SIDES[1 - SIDES.index(changed[0])]
+        problem = (
+            f"changed on the {side} since the last comparison and not on the {other}, in what the two majors print differently "
+            f"({', '.join(not_compared[:NAMED_KEYS])}): make the same change on the {other} and run verify again"
+        )
+        return [{"object": "schema", "side": side, "problem": problem}]
+    names = {_without_arguments(name) for name in not_compared}
+    return [
+        {
+            "object": row["object"],
+            "side": side,
+            "problem": f"role {row['role']} ran {row['command']} on the {side} at {row['at']}, and the two majors print its definition differently, so that it "
+            "cannot be compared: see that both sides have the same and run verify again",
+        }
+        for side, rows in recorded.items()
+        for row in rows
+        if _without_arguments(row["object"]) in names
+    ]
+
+
+def _without_arguments(name: str) -> str:
+    """An object as fingerprint and event trigger both name it: a function without arguments, a rule with its table (pure)."""
+    rule = re.fullmatch("rule (.+) on (.+)", name)
+    return f"rule {rule[2]}.{rule[1]}" if rule else name.split("(", 1)[0]
 
 
 def why_void(

@@ -19,6 +19,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError, PgHaError
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import bring, gates, journal, schema, section
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
+from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, locks
 from ansible_collections.freight.pg_ha.plugins.modules import connections_info, replication_copy
 
@@ -221,7 +222,9 @@ def evidence(migration: Migration, **changes: t.Any) -> dict[str, t.Any]:
     timeline = section.read_durability(migration.ahead)["timeline"]
     finished = datetime.datetime.now(datetime.UTC).isoformat()
     source = {"lsn": client.query_value(migration.here, "SELECT pg_current_wal_lsn()::text")}
-    return {"mismatches": [], "serves": "source", "finished_at": finished, "timeline": timeline, "system_identifier": identifier, "source": source, **changes}
+    fingerprint = {side: read_fingerprint(session).summary() for side, session in (("source", migration.here), ("target", migration.ahead))}
+    times = {"started_at": finished, "finished_at": finished, "fingerprint": fingerprint}
+    return {"mismatches": [], "serves": "source", "timeline": timeline, "system_identifier": identifier, "source": source, **times, **changes}
 
 
 @pytest.fixture
@@ -251,7 +254,7 @@ def test_a_schema_that_changed_since_the_comparison_is_refused(verified: Migrati
         before = held(verified.server, tmp_path, *verified.names.values())
         with pytest.raises(GateError) as caught:
             verified.cut_over(method="logical", parity=evidence(verified))
-        assert names in caught.value.message and "bring the schema in step and verify again" in caught.value.message, statement
+        assert names in caught.value.message and "bring the schema in step on both sides, then run playbooks/verify.yml" in caught.value.message, statement
         release(verified)
         assert held(verified.server, tmp_path, *verified.names.values()) == before
         assert not [word for word in verified.pooler.log if word.startswith("PAUSE")]
@@ -283,7 +286,7 @@ def test_a_clock_that_is_an_hour_off_makes_no_comparison_fresh(verified: Migrati
 
 
 def test_evidence_without_what_a_gate_reads_has_failed(verified: Migration) -> None:
-    for lacking in ("mismatches", "timeline", "system_identifier", "source"):
+    for lacking in ("mismatches", "timeline", "system_identifier", "source", "started_at", "fingerprint"):
         broken = {key: value for key, value in evidence(verified).items() if key != lacking}
         failed = verified.cut_over(method="logical", parity=broken, only_gates=True).result["failed_gates"]
         assert len(failed) == 1 and "could not be evaluated" in failed[0]["message"], lacking

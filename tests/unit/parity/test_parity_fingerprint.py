@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 import typing as t
+from dataclasses import replace
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import Definition, Fingerprint
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
 CHANGES = [
     ("ALTER TABLE public.account ADD COLUMN x integer", {"column public.account.x"}),
@@ -91,6 +93,39 @@ def test_the_module_says_equal(pair: t.Any) -> None:
     pair.on("target", "DROP TABLE public.additional")
     assert outcome.result["equal"] is False
     assert "Table public.additional: is not on the source." in [mismatch["sentence"] for mismatch in outcome.result["mismatches"]]
+
+
+def test_a_view_that_changed_where_two_majors_print_it_differently_is_told_once(pair: t.Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.freight.pg_ha.plugins.modules import schema_fingerprint_info
+
+    read = schema_fingerprint_info.read_fingerprint
+
+    def of_another_major(connection: t.Any) -> Fingerprint:
+        """The target is newer and puts other parentheses into what it prints."""
+        found = read(connection)
+        if client.query_value(connection, "SELECT current_database()") == "parity_fingerprint_target":
+            changed = {name: replace(one, text=f"({one.text})") if one.text else one for name, one in found.objects.items()}
+            found = replace(found, major=found.major + 1, objects=changed)
+        return found
+
+    monkeypatch.setattr(schema_fingerprint_info, "read_fingerprint", of_another_major)
+    params = {"service_file": pair.service_file, "source": "source", "target": "target", "connect_timeout_seconds": 10, "parity_max_age_seconds": 60}
+
+    def run(parity: dict[str, t.Any] | None) -> dict[str, t.Any]:
+        return dict(schema_fingerprint_info.run({**params, "parity": parity}).result)
+
+    first = run(None)
+    assert first["equal"] and "view public.rich" in [entry["object"] for entry in first["not_compared"]]
+    evidence = {"outcome": "done", "started_at": "2001-01-01T00:00:00Z", "fingerprint": first["fingerprints"]}
+    before = client.query_value(pair.source, "SELECT pg_get_viewdef('public.rich'::regclass)")
+    pair.on("source", "CREATE OR REPLACE VIEW public.rich WITH (security_barrier) AS SELECT id, owner FROM public.account WHERE balance > 1001")
+    try:
+        told = run(evidence)
+        assert not told["equal"] and "Schema: changed on the source since the last comparison and not on the target" in told["mismatches"][0]["sentence"]
+        assert run({**evidence, "outcome": "failed", "fingerprint": told["fingerprints"]})["equal"]
+    finally:
+        pair.on("source", f"CREATE OR REPLACE VIEW public.rich WITH (security_barrier) AS {before}")
+    assert run(evidence)["equal"]
 
 
 def side(major: int = 15, encoding: str = "UTF8", extensions: dict[str, str] | None = None, **objects: Definition) -> Fingerprint:

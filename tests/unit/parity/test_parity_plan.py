@@ -135,6 +135,23 @@ EVIDENCE = {
 }
 
 
+def test_what_changed_on_one_side_only_is_told_though_two_majors_cannot_be_compared() -> None:
+    row = {"at": "2026-11-23T05:00:00Z", "role": "shop", "command": "CREATE VIEW"}
+    objects = ("view public.v", "rule r on public.t", "function public.f(integer)", "view public.other")
+    recorded = {"source": [{**row, "object": name} for name in objects], "target": []}
+    names = ["view public.v", "rule public.t.r", "function public.f(a integer)"]
+    found = plan.uncompared_changes(EVIDENCE, {"source": "x", "target": "b"}, names, recorded)
+    assert [one["object"] for one in found] == ["schema"] and "make the same change on the target and run verify again" in found[0]["problem"]
+    # Whoever has changed both has brought them in step, as far as anybody can tell.
+    assert plan.uncompared_changes(EVIDENCE, {"source": "x", "target": "y"}, names, recorded) == []
+    assert plan.uncompared_changes(EVIDENCE, {"source": "a", "target": "b"}, names, recorded) == []
+    # Nothing was ever compared well: whatever was recorded since then may stand on one side only.
+    for evidence in (None, {**EVIDENCE, "outcome": "failed"}):
+        found = plan.uncompared_changes(evidence, {"source": "a", "target": "b"}, names, recorded)
+        assert [one["object"] for one in found] == list(objects[:3]) and "role shop ran CREATE VIEW on the source at 2026" in found[0]["problem"]
+    assert plan.uncompared_changes(None, {"source": "a", "target": "b"}, [], recorded) == []
+
+
 @pytest.mark.parametrize(
     ("evidence", "now", "because"),
     [
