@@ -269,8 +269,8 @@ def check_transactions(source: Source, target: Target, options: Options) -> t.It
         yield Finding("prepared_transaction", "blocker", gid, message, f"ROLLBACK PREPARED '{gid.replace(chr(39), chr(39) * 2)}';")
     if not source.administrator["reads_statistics"]:
         name = quote(source.administrator["name"])
-        message = "Sessions of other roles cannot be seen: long transactions and clients that bypass the pooler are unknown."
-        yield Finding("sessions_unknown", "warning", source.administrator["name"], message, f"GRANT pg_read_all_stats TO {name};")
+        message = "Sessions of other roles cannot be seen: long transactions and clients that bypass the pooler are unknown, and a cutover would be refused."
+        yield Finding("sessions_unknown", "blocker", source.administrator["name"], message, f"GRANT pg_monitor TO {name};")
     for session in source.sessions:
         if session.transaction_seconds is None or session.transaction_seconds < options.long_transaction_seconds or session.user in options.own_roles:
             continue

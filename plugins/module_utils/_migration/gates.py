@@ -267,6 +267,10 @@ def durability(context: Context) -> t.Iterator[Failure]:
 
 def quiet(context: Context) -> t.Iterator[Failure]:
     """No long or prepared transaction and no vacuum stands in the fence's way."""
+    if not client.sees_others(context.here):
+        role = client.query_value(context.here, "SELECT quote_ident(current_user::text)")
+        words = "its administrator does not see what other sessions do, so nobody knows what would stand in the fence's way"
+        yield Failure("quiet", context.leaves, words, f"GRANT pg_monitor TO {role}")
     rows = client.query(
         context.here,
         "SELECT pid, usename::text AS role, state, extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity "

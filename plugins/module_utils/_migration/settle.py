@@ -62,8 +62,13 @@ def end_sessions(fenced: Connection, roles: t.Sequence[str], *, bound_seconds: f
 
     :param roles: quoted names
     :returns: ended sessions by role and address, ``{"role address": count}``
-    :raises UnknownState: sessions keep coming up to the bound
+    :raises UnknownState: sessions keep coming up to the bound, or cannot be seen
     """
+    if not client.sees_others(fenced):
+        role = client.query_value(fenced, "SELECT quote_ident(current_user::text)")
+        raise UnknownState(
+            f"The sessions on the side that was left cannot be seen. They cannot write; GRANT pg_monitor TO {role} there and run again to finish."
+        )
     ended: dict[str, int] = {}
     deadline, clean = clock.monotonic() + bound_seconds, 0
     while clean < 2:

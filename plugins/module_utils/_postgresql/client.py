@@ -193,6 +193,11 @@ def query(connection: Connection, statement: str, parameters: t.Any = None) -> l
         raise ClientError(f"The statement failed: {explain(error)}", sqlstate=error.pgcode, table=error.diag.table_name, **lost(connection)) from error
 
 
+def sees_others(connection: Connection) -> bool:
+    """Whether the session sees what sessions of other roles do; without that right pg_stat_activity shows them as if they did nothing."""
+    return bool(query_value(connection, "SELECT pg_has_role('pg_read_all_stats', 'USAGE')"))
+
+
 def query_value(connection: Connection, statement: str, parameters: t.Any = None) -> t.Any:
     """The one value of a statement that returns one row with one column.
 

@@ -204,7 +204,7 @@ def test_a_limited_administrator_learns_what_it_lacks(service_file: str) -> None
     result = assess(service_file, service="limited", own_roles=["assess_limited"])
     assert objects(result, "row_security") == {"public.secured": "blocker"}
     assert objects(result, "administrator") == {"assess_limited": "blocker"}
-    assert objects(result, "sessions_unknown") == {"assess_limited": "warning"}
+    assert objects(result, "sessions_unknown") == {"assess_limited": "blocker"}
     assert objects(result, "large_objects") == {"pg_largeobject": "blocker"}
     assert "public.plain" in objects(result, "table_privilege") and "public.secured" not in objects(result, "table_privilege")
     assert "public.plain" in objects(result, "table_owner")

@@ -122,7 +122,7 @@ CASES: list[tuple[dict[str, t.Any], dict[str, t.Any], dict[str, t.Any], str, str
     ({"collate": "de_DE.UTF-8"}, {}, {}, "collation", "info", ""),
     ({"nondeterministic_collations": ("public.ci",)}, {}, {}, "nondeterministic_collation", "info", ""),
     ({"prepared_transactions": ("it's",)}, {}, {}, "prepared_transaction", "blocker", "ROLLBACK PREPARED 'it''s';"),
-    (administrator(reads_statistics=False), {}, {}, "sessions_unknown", "warning", "GRANT pg_read_all_stats TO postgres;"),
+    (administrator(reads_statistics=False), {}, {}, "sessions_unknown", "blocker", "GRANT pg_monitor TO postgres;"),
     ({"sessions": (Session("app", "10.0.0.9", "", 1, 90.0),)}, {}, {}, "long_transaction", "warning", ""),
     ({"sessions": (Session("app", "10.0.0.9", "", 1, 90.0, True),)}, {}, {}, "idle_in_transaction", "warning", "idle_in_transaction_session_timeout"),
     (administrator(createrole=False), {}, {}, "administrator", "blocker", "ALTER ROLE postgres CREATEROLE;"),

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import time
 import typing as t
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import gates, schema, section, sequences
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UnknownState
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import gates, schema, section, sequences, settle
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.modules import cutover
@@ -91,6 +93,31 @@ def test_a_comparison_does_not_outlive_a_change_of_the_schema(sides: Sides) -> N
     found = sides.failures(gates.parity, parity=evidence)
     assert [side for side, _message in found] == ["source", "target"] and "its schema changed after the last comparison began" in found[0][1]
     assert sides.failures(gates.schema_in_step, parity=evidence) == []
+
+
+@pytest.fixture
+def limited(both: Sides) -> t.Iterator[t.Any]:
+    """A session on the source of an administrator who may not see others' sessions."""
+    client.query(both.source, "CREATE ROLE gates_limited LOGIN")
+    session = both.open("source", user="gates_limited")
+    yield session
+    session.close()
+    client.query(both.source, "DROP ROLE gates_limited")
+
+
+def test_what_cannot_be_seen_is_not_quiet(both: Sides, limited: t.Any) -> None:
+    busy = client.connect(both.service_file, "source", application_name="shop")
+    client.query(busy, "BEGIN; SELECT 1")
+    time.sleep(0.1)
+    try:
+        words = "its administrator does not see what other sessions do, so nobody knows what would stand in the fence's way"
+        assert both.failures(gates.quiet, here=limited, long_transaction_seconds=0.05) == [("source", words)]
+        with pytest.raises(UnknownState, match="cannot be seen. .* GRANT pg_monitor TO gates_limited there"):
+            settle.end_sessions(limited, ["postgres"])
+        client.query(both.source, "GRANT pg_monitor TO gates_limited")
+        assert [one.split()[0] for one, _message in both.failures(gates.quiet, here=limited, long_transaction_seconds=0.05)] == ["pid"]
+    finally:
+        busy.close()
 
 
 def test_a_number_that_the_source_will_hand_out_next_is_handed_out_by_the_target(sides: Sides) -> None:
