@@ -79,7 +79,7 @@ options:
     elements: str
     default: []
   own_roles:
-    description: Roles of the migration itself, which are never application roles.
+    description: Roles of the migration itself, which are never application roles. Neither are the administrators that the two services log in as.
     type: list
     elements: str
     default: []

@@ -120,9 +120,10 @@ def application_roles(here: Connection, ahead: Connection, declared: t.Sequence[
     Which of them may log in is asked of both sides: the decision takes it from them on the side that is left.
 
     :param declared: plain names from the inventory; empty: every login role that is no superuser, does not replicate and is not ours
-    :param ours: plain names that are never application roles
-    :raises GateError: a declared role does not exist
+    :param ours: plain names that are never application roles, as are those of both sides' administrators, which we are logged in as
+    :raises GateError: a declared role does not exist, or is an administrator's
     """
+    administrators = {str(client.query_value(side, "SELECT session_user::text")) for side in (here, ahead)}
     statement = (
         "SELECT rolname::text AS name, quote_ident(rolname::text) AS quoted, rolcanlogin AND NOT rolsuper AND NOT rolreplication AS application "
         "FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%' ORDER BY 1"
@@ -132,9 +133,11 @@ def application_roles(here: Connection, ahead: Connection, declared: t.Sequence[
     missing = sorted(set(declared) - set(by_name))
     if missing:
         raise GateError(f"pg_ha_application_roles names roles that do not exist: {', '.join(missing)}.")
+    if both := sorted(administrators & set(declared)):
+        raise GateError(f"pg_ha_application_roles names {', '.join(both)}, which the migration itself logs in as: give it an administrator of its own.")
     if declared:
         return tuple(by_name[name]["quoted"] for name in declared)
-    return tuple(row["quoted"] for row in by_name.values() if row["name"] in applications and row["name"] not in ours)
+    return tuple(row["quoted"] for row in by_name.values() if row["name"] in applications - administrators - set(ours))
 
 
 def let_log_in(connection: Connection, roles: t.Sequence[str]) -> None:

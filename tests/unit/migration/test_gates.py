@@ -10,7 +10,7 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UnknownState
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError, UnknownState
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import gates, schema, section, sequences, settle
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
@@ -118,6 +118,22 @@ def test_what_cannot_be_seen_is_not_quiet(both: Sides, limited: t.Any) -> None:
         assert [one.split()[0] for one, _message in both.failures(gates.quiet, here=limited, long_transaction_seconds=0.05)] == ["pid"]
     finally:
         busy.close()
+
+
+def test_administrators_are_no_application_roles(both: Sides) -> None:
+    """A service's administrator is neither superuser nor replicates: the decision would take its login away."""
+    names = [f"gates_{what}" for what in ("here", "there", "shop")]
+    client.query(both.source, "; ".join(f"CREATE ROLE {name} LOGIN" for name in names))
+    here, there = both.open("source", user=names[0]), both.open("target", user=names[1])
+    try:
+        assert set(settle.application_roles(here, there, (), ())) & set(names) == {"gates_shop"}
+        assert settle.application_roles(here, there, ["gates_shop"], ()) == ("gates_shop",)
+        with pytest.raises(GateError, match="names gates_there, which the migration itself logs in as"):
+            settle.application_roles(here, there, ["gates_shop", "gates_there"], ())
+    finally:
+        here.close()
+        there.close()
+        client.query(both.source, "; ".join(f"DROP ROLE {name}" for name in names))
 
 
 def test_a_number_that_the_source_will_hand_out_next_is_handed_out_by_the_target(sides: Sides) -> None:
