@@ -83,6 +83,12 @@ options:
     type: list
     elements: str
     default: []
+  application_passwords:
+    description:
+      - Passwords of application roles, as far as they are known.
+      - Where a side shows nobody its verifiers, these are tried on it. Without one, the comment that M(freight.pg_ha.migrated_roles) left counts.
+    type: dict
+    default: {}
   method:
     description:
       - V(logical) goes on from a link that follows.
@@ -408,6 +414,7 @@ def argument_spec() -> dict[str, t.Any]:
         "target_endpoint": endpoint,
         "application_roles": {"type": "list", "elements": "str", "default": []},
         "own_roles": {"type": "list", "elements": "str", "default": []},
+        "application_passwords": {"type": "dict", "default": {}, "no_log": True},
         "method": {"type": "str", "choices": ["logical", "dump"], "default": "logical"},
         "way_back": {
             "type": "dict",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import time
 import typing as t
@@ -105,6 +106,8 @@ class Cutover:
                 compare_schema=lambda: self.compare_schemas({self.leaves: self.here, self.serves: self.ahead}),
                 window_seconds=self.bring.window_seconds,
                 check_copy=self.bring.check,
+                passwords=self.params["application_passwords"],
+                is_password_of=functools.partial(client.is_password_of, self.params["service_file"]),
             ),
             self.bring.gates,
         )

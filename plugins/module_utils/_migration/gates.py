@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import time
 import typing as t
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from .._core.errors import GateError, PgHaError
 from .._postgresql import client, scram
@@ -71,6 +71,8 @@ class Context:
     :param compare_schema: compares the two sides' schema fingerprints
     :param window_seconds: with method dump the declared maintenance window
     :param check_copy: with method dump raises what forbids the copy to begin
+    :param passwords: those of application roles, by plain name, as far as they are given
+    :param is_password_of: whether a password is a role's, tried on a side: ``is_password_of(side, name, password)``
     """
 
     here: Connection
@@ -89,6 +91,8 @@ class Context:
     compare_schema: t.Callable[[], Schemas]
     window_seconds: float | None = None
     check_copy: t.Callable[[], None] | None = None
+    passwords: t.Mapping[str, str] = field(default_factory=dict, repr=False)
+    is_password_of: t.Callable[[str, str, str], bool] | None = None
 
 
 Gate = t.Callable[[Context], t.Iterable[Failure]]
@@ -357,25 +361,62 @@ def dead_men(context: Context) -> t.Iterator[Failure]:
 
 def passwords(context: Context) -> t.Iterator[Failure]:
     """Every application role logs in on the next side with the same password."""
-    here, there = (_read_marks(connection, context.roles) for connection in (context.here, context.ahead))
-    remedy = "run playbooks/replicate.yml" if context.serves == "target" else f"make it on the {context.serves} as it is on the {context.leaves}"
+    here, there = (_read_logins(connection, context.roles) for connection in (context.here, context.ahead))
+    in_step = "run playbooks/replicate.yml" if context.serves == "target" else f"make it on the {context.serves} as it is on the {context.leaves}"
     for role in context.roles:
-        if role not in there:
-            yield Failure("passwords", role, f"the {context.serves} has no such role", remedy)
-        elif there[role] is None or here.get(role) != there[role]:
-            yield Failure("passwords", role, f"its password on the {context.serves} is another", remedy)
+        ours, theirs = here.get(role), there.get(role)
+        if ours is None or theirs is None:
+            missing = context.serves if theirs is None else context.leaves
+            yield Failure("passwords", role, f"the {missing} has no such role", in_step)
+        elif ours["shown"] and theirs["shown"]:
+            if ours["verifier"] != theirs["verifier"]:
+                yield Failure("passwords", role, f"its password on the {context.serves} is another", in_step)
+        elif ours["name"] in context.passwords:
+            try:
+                yield from _tried(context, role, ours, theirs)
+            except PgHaError as error:
+                yield _unknown("passwords", role, error)
+        elif ours["mark"] is None or ours["mark"] != theirs["mark"]:
+            words = f"its password on the {context.serves} is not known to be that on the {context.leaves}"
+            yield Failure("passwords", role, words, f"{in_step}; where that does not help, set it there and give it in pg_ha_application_passwords")
 
 
-def _read_marks(connection: Connection, roles: t.Collection[str]) -> dict[str, str | None]:
-    """Which verifier each role has; on a server that shows nobody, which one it was given, None where its comment does not say so: unknown is never equal."""
-    if client.query_value(connection, f"SELECT {scram.READABLE}"):
-        rows = client.query(
-            connection, "SELECT quote_ident(rolname) AS role, rolpassword AS verifier FROM pg_authid WHERE quote_ident(rolname) = ANY (%s)", (list(roles),)
-        )
-        return {row["role"]: scram.mark(row["verifier"]) for row in rows}
-    statement = "SELECT quote_ident(rolname) AS role, shobj_description(oid, 'pg_authid') AS mark FROM pg_roles WHERE quote_ident(rolname) = ANY (%s)"
-    marks = {row["role"]: row["mark"] for row in client.query(connection, statement, (list(roles),))}
-    return {role: mark if mark is not None and mark.startswith(scram.MARK) else None for role, mark in marks.items()}
+def _tried(context: Context, role: str, here: dict[str, t.Any], there: dict[str, t.Any]) -> t.Iterator[Failure]:
+    """The given password is that of both sides. A comment tells of the last one that we have given, and not of one that was set since."""
+    given = context.passwords[here["name"]]
+    for side, found in ((context.leaves, here), (context.serves, there)):
+        # Of another password than ASCII only the server knows what it is made of.
+        computed = found["shown"] and given.isascii()
+        right = scram.proves(found["verifier"], found["name"], given) if computed else _try(context, side, found["name"], given)
+        if not right:
+            yield Failure(
+                "passwords",
+                role,
+                f"its password on the {side} is not the one of pg_ha_application_passwords",
+                "set the one with which applications log in on both sides, give it there, and run playbooks/provision.yml for the poolers",
+            )
+
+
+def _try(context: Context, side: str, name: str, password: str) -> bool:
+    if context.is_password_of is None:
+        raise GateError("nothing was handed in that could try a password")
+    return context.is_password_of(side, name, password)
+
+
+def _read_logins(connection: Connection, roles: t.Collection[str]) -> dict[str, dict[str, t.Any]]:
+    """What is known of each role's password, by quoted name: ``{"name", "shown" (whether the server shows verifiers), "verifier", "mark"}``.
+
+    Where it shows none, the role's comment says which one it was given; unknown is None.
+    """
+    shown = bool(client.query_value(connection, f"SELECT {scram.READABLE}"))
+    source = "rolpassword AS verifier FROM pg_authid" if shown else "shobj_description(oid, 'pg_authid') AS comment FROM pg_roles"
+    statement = f"SELECT quote_ident(rolname) AS role, rolname::text AS name, {source} WHERE quote_ident(rolname) = ANY (%s)"
+    found = {}
+    for row in client.query(connection, statement, (list(roles),)):
+        mark = scram.mark(row["verifier"]) if shown else row["comment"]
+        known = mark is not None and mark.startswith(scram.MARK) and mark != scram.UNTOLD
+        found[row["role"]] = {"name": row["name"], "shown": shown, "verifier": row.get("verifier"), "mark": mark if known else None}
+    return found
 
 
 # What a copy and a comparison together are trusted to get through per second at least, to tell a window that cannot be enough.

@@ -104,7 +104,7 @@ def logs_in(service_file: str, service: str, user: str, password: str) -> bool:
     try:
         connect(service_file, service, application_name="ha_migration login", user=user, password=password).close()
     except ClientError as error:
-        if any(words in error.message for words in _REFUSED):
+        if any(words in error.message for words in (_WRONG, _NOLOGIN)):
             return False
         if _LATER in error.message:
             return True
@@ -112,8 +112,26 @@ def logs_in(service_file: str, service: str, user: str, password: str) -> bool:
     return True
 
 
-# What servers say of a password that is not the role's and of a role that may not log in; and of one whose password was right.
-_REFUSED = ("password authentication failed", "is not permitted to log in")
+def is_password_of(service_file: str, service: str, user: str, password: str) -> bool:
+    """Whether a password is a role's; that it may log in is another matter.
+
+    :raises ClientError: the server cannot be reached, so that nothing is known
+    """
+    try:
+        connect(service_file, service, application_name="ha_migration login", user=user, password=password).close()
+    except ClientError as error:
+        if _WRONG in error.message:
+            return False
+        if any(words in error.message for words in (_LATER, _NOLOGIN, _FULL)):
+            return True
+        raise
+    return True
+
+
+# What servers say of a password that is not the role's; and, after they have found it right, of a role that may not log in, or not now, or not there.
+_WRONG = "password authentication failed"
+_NOLOGIN = "is not permitted to log in"
+_FULL = "too many connections for"
 _LATER = "permission denied for database"
 
 

@@ -18,7 +18,7 @@ import hmac
 ITERATIONS = 4096
 
 
-def verifier(password: str, salt: bytes) -> str:
+def verifier(password: str, salt: bytes, iterations: int = ITERATIONS) -> str:
     """The verifier of a password (pure).
 
     Both sides of a migration need the same one, so that a pooler can pass a client's proof on to either; the caller gives the salt.
@@ -26,14 +26,22 @@ def verifier(password: str, salt: bytes) -> str:
     :param password: printable ASCII (others would need SASLprep)
     :param salt: 16 bytes
     """
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
-    return f"SCRAM-SHA-256${ITERATIONS}:{_encode(salt)}${_encode(stored)}:{_encode(server)}"
+    return f"SCRAM-SHA-256${iterations}:{_encode(salt)}${_encode(stored)}:{_encode(server)}"
 
 
 def _encode(value: bytes) -> str:
     return base64.b64encode(value).decode()
+
+
+def proves(text: str | None, role: str, password: str) -> bool:
+    """Whether a password is the one that a role's stored verifier was made of (pure)."""
+    if text is None or not text.startswith("SCRAM-SHA-256$"):
+        return text == "md5" + hashlib.md5(f"{password}{role}".encode(), usedforsecurity=False).hexdigest()
+    iterations, salt = text.split("$")[1].split(":")
+    return hmac.compare_digest(verifier(password, base64.b64decode(salt), int(iterations)), text)
 
 
 def stable_salt(*parts: str) -> bytes:
@@ -57,9 +65,14 @@ READABLE = "has_table_privilege('pg_catalog.pg_authid', 'SELECT')"
 def mark(text: str | None) -> str:
     """Comment of a role that says which verifier it was given, on a server that shows nobody what it has (pure).
 
-    Everybody may read a comment. A SCRAM verifier has a random salt, so that its digest tells nobody anything; of what has none only the method is told.
+    Everybody may read a comment. A SCRAM verifier has a random salt, so that its digest tells nobody anything. Of what has none only the method is told, which
+    makes no two of them equal (:data:`UNTOLD`).
 
     :param text: the verifier; None for no password
     """
     told = text or ""
     return MARK + hashlib.sha256((told if told.startswith("SCRAM-") else told[:3]).encode()).hexdigest()
+
+
+# The mark of every md5 password.
+UNTOLD = mark("md5")

@@ -226,9 +226,11 @@ def _plan_role(role: Role, there: Role | None, administrator_is_superuser: bool)
         options.append(f"VALID UNTIL {literal(role.valid_until or 'infinity')}")
     private = list(options)
     marked: list[Action] = []
-    if role.verifier_known and _has_another_password(role, there, administrator_is_superuser) and (there or role.verifier):
-        options.append("PASSWORD (verifier of the source)" if role.verifier else "PASSWORD NULL")
-        private.append(f"PASSWORD {literal(role.verifier)}" if role.verifier else "PASSWORD NULL")
+    if role.verifier_known and _has_another_password(role, there, administrator_is_superuser):
+        # A new role has none.
+        if there or role.verifier:
+            options.append("PASSWORD (verifier of the source)" if role.verifier else "PASSWORD NULL")
+            private.append(f"PASSWORD {literal(role.verifier)}" if role.verifier else "PASSWORD NULL")
         marked = [] if administrator_is_superuser else [Action(f"COMMENT ON ROLE {identifier(role.name)} IS {literal(scram.mark(role.verifier))}")]
     if there is not None and not options:
         return []

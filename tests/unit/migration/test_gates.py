@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import typing as t
@@ -13,7 +14,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError, UnknownState
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import gates, schema, section, sequences, settle
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import read_fingerprint
-from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, scram
 from ansible_collections.freight.pg_ha.plugins.modules import cutover
 
 APPLICATION = "CREATE TABLE public.orders (id bigint PRIMARY KEY, note text); CREATE VIEW public.short AS SELECT id FROM public.orders"
@@ -134,6 +135,27 @@ def test_administrators_are_no_application_roles(both: Sides) -> None:
         here.close()
         there.close()
         client.query(both.source, "; ".join(f"DROP ROLE {name}" for name in names))
+
+
+def test_a_given_password_is_tried_where_a_server_shows_none(both: Sides, limited: t.Any) -> None:
+    """A comment says which one we have given, and not whether somebody has set another since."""
+    if not client.query(both.source, "SELECT FROM pg_roles WHERE rolname = 'with_password'"):
+        client.query(both.source, "CREATE ROLE with_password")
+    client.query(both.source, "CREATE ROLE gates_shop NOLOGIN PASSWORD 'old' IN ROLE with_password")
+    verifier = client.query_value(both.source, "SELECT rolpassword FROM pg_authid WHERE rolname = 'gates_shop'")
+    client.query(both.source, f"COMMENT ON ROLE gates_shop IS '{scram.mark(verifier)}'; ALTER ROLE gates_shop PASSWORD 'new'")
+
+    def passwords(given: dict[str, str]) -> list[str]:
+        try_it = functools.partial(client.is_password_of, both.service_file)
+        return [message for _role, message in both.failures(gates.passwords, here=limited, roles=("gates_shop",), passwords=given, is_password_of=try_it)]
+
+    try:
+        # Without one the comment is all that there is.
+        assert passwords({}) == ["its password on the target is not known to be that on the source"]
+        assert passwords({"gates_shop": "new"}) == []
+        assert passwords({"gates_shop": "old"}) == [f"its password on the {side} is not the one of pg_ha_application_passwords" for side in both.names]
+    finally:
+        client.query(both.source, "DROP ROLE gates_shop")
 
 
 def test_a_number_that_the_source_will_hand_out_next_is_handed_out_by_the_target(sides: Sides) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import types
 from dataclasses import replace
 
@@ -124,6 +125,13 @@ def test_the_verifier_is_that_of_rfc_7677():
     assert base64.b64encode(signature) == b"6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 
 
+@pytest.mark.parametrize(
+    "text", [scram.verifier("pencil", b"0123456789abcdef"), scram.verifier("pencil", b"salt", 10_000), "md5" + hashlib.md5(b"penciluser").hexdigest()]
+)
+def test_a_stored_password_is_recognised(text):
+    assert scram.proves(text, "user", "pencil") and not scram.proves(text, "user", "pen") and not scram.proves(None, "user", "pencil")
+
+
 def test_the_proof_quotes_names_inside_its_literals():
     assert "'app.\"o''clock\"'" in guards.for_each_table(['app."o\'clock"'], section.PROOF)
 
@@ -143,11 +151,14 @@ GIVEN = scram.mark(VERIFIER)
         (("hidden", None), ("hidden", None), True),  # unknown is not equal
         (("hidden", "of the shop"), ("hidden", "of the shop"), True),  # nor is somebody's own comment a password
         (("shown", VERIFIER), ("hidden", scram.mark(None)), True),
+        (("shown", None), ("hidden", scram.mark(None)), False),  # nobody logs in on either
+        (("shown", "md5abc"), ("shown", "md5def"), True),
+        (("shown", "md5abc"), ("hidden", scram.mark("md5def")), True),  # all of these have one mark
     ],
 )
 def test_a_password_that_is_not_known_to_be_the_same_stops_the_cutover(monkeypatch, here, there, found):
     monkeypatch.setattr(gates.client, "query_value", lambda side, _statement: side[0] == "shown")
-    monkeypatch.setattr(gates.client, "query", lambda side, _statement, _roles: [{"role": "app", "verifier": side[1], "mark": side[1]}])
-    context = types.SimpleNamespace(here=here, ahead=there, roles=["app"], serves="target", leaves="source")
+    monkeypatch.setattr(gates.client, "query", lambda side, _statement, _roles: [{"role": "app", "name": "app", "verifier": side[1], "comment": side[1]}])
+    context = types.SimpleNamespace(here=here, ahead=there, roles=["app"], serves="target", leaves="source", passwords={})
     failures = list(gates.passwords(context))
     assert [(one.gate, one.object) for one in failures] == ([("passwords", "app")] if found else [])

@@ -192,6 +192,15 @@ def test_a_target_that_hides_passwords_is_told_which_one_it_was_given():
     assert scram.mark("md5abc") == scram.mark("md5def") != scram.mark(None)
 
 
+def test_a_new_role_without_a_password_is_marked_at_once_where_nobody_could_see_that_it_has_none():
+    comment = f"COMMENT ON ROLE \"app\" IS '{scram.mark(None)}'"
+    made = statements(plan_roles(side(role(verifier=None)), side(), superuser=False))
+    assert comment in made and not any("PASSWORD" in one for one in made)
+    given = [roles.Membership("app", "admin", True, True, True)]
+    there = dataclasses.replace(role(verifier=None, known=False), mark=scram.mark(None))
+    assert plan_roles(side(role(verifier=None)), side(there, memberships=given), superuser=False).actions == []
+
+
 def test_passwords_that_need_a_new_one_are_listed():
     plan = plan_roles(side(role("hidden", verifier=None, known=False), role("old", verifier="md5abc"), role("group", rolcanlogin=False)), side())
     assert (plan.without_password, plan.old_password_method) == (["hidden"], ["old"])
