@@ -39,11 +39,12 @@ _USER_RELATIONS = """
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' AND n.nspname !~ '^pg_temp_'"""
 _OF_EXTENSION = "EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')"
 
+# A key that is checked at the end of a transaction is no identity to the server.
 TABLES = f"""
     SELECT n.nspname::text AS schema, c.relname::text AS name, c.oid::bigint AS oid, pg_table_size(c.oid) AS bytes, {_OF_EXTENSION} AS extension,
            c.relpersistence = 'u' AS unlogged,
            c.relreplident = 'f' OR EXISTS (
-               SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+               SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
                AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
            ) AS identity
     {_USER_RELATIONS} AND c.relkind = 'r' AND c.relpersistence <> 't'

@@ -123,7 +123,8 @@ def plan_gates(
                 fail(
                     "replica_identity",
                     table.quoted,
-                    f"{table.quoted} has neither a primary key nor a replica identity: once it is published, UPDATE and DELETE on it fail.",
+                    f"{table.quoted} has neither a primary key (one that is not DEFERRABLE) nor a replica identity: "
+                    "once it is published, UPDATE and DELETE on it fail.",
                     f"Add a primary key, or: ALTER TABLE {table.quoted} REPLICA IDENTITY FULL;",
                 )
     return gates

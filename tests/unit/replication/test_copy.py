@@ -525,3 +525,18 @@ def test_at_a_limit_the_copy_ends_itself(migration, keep, monkeypatch, declared,
     monkeypatch.undo()
     assert migration.copy(slot_wal_limit_mib=declared).changed
     assert migration.link("following").result["link"]["following"]
+
+
+def test_a_deferrable_key_is_no_replica_identity(postgresql_server):
+    connection = client.connect(postgresql_server.service_file, "source", application_name="test")
+    keys = {"at_once": "PRIMARY KEY", "deferrable": "PRIMARY KEY DEFERRABLE", "none": ""}
+    client.query(connection, "BEGIN; CREATE SCHEMA keys; " + "; ".join(f'CREATE TABLE keys."{name}" (id int {key})' for name, key in keys.items()))
+    try:
+        tables, _unlogged, _extension = copy_client.read_tables(connection, ())
+        assert {table.name: table.identity for table in tables if table.schema == "keys"} == {"at_once": True, "deferrable": False, "none": False}
+        client.query(connection, 'CREATE PUBLICATION keys FOR TABLE keys."deferrable"')
+        with pytest.raises(ClientError, match="does not have a replica identity"):
+            client.query(connection, 'UPDATE keys."deferrable" SET id = 2')
+    finally:
+        client.query(connection, "ROLLBACK")
+        connection.close()
