@@ -112,12 +112,18 @@ def _judge_success(tracker: Tracker, check: bool) -> Verdict:
     if not tracker.tasks:
         return Verdict(Exit.USAGE, ["No task ran: the inventory has no host in the groups of this playbook."])
     if tracker.failed_gates:
-        lines = [f"{gate.get('gate', '')}: {gate.get('message', '')}; {gate.get('remedy', '')}.".replace(" ;", ";") for gate in tracker.failed_gates]
+        lines = [_gate(gate) for gate in tracker.failed_gates]
         # What was only predicted before cannot make a gate hold: a prediction refuses nothing.
         return Verdict(Exit.DONE if check else Exit.REFUSED, [f"The cutover would be refused now, {len(lines)} gate(s) do not hold.", *lines])
     if tracker.serves == "source" and not check:
         return Verdict(Exit.DONE, ["Every gate holds, and the source still serves: `pg-ha cut-over --approve` moves the clients."])
     return Verdict(Exit.DONE)
+
+
+def _gate(gate: dict[str, t.Any]) -> str:
+    """One sentence about a gate that does not hold: of what, what is wrong, what to do."""
+    parts = [gate.get("gate", ""), gate.get("object", ""), gate.get("message", "")]
+    return f"{': '.join(part for part in parts if part)}; {gate.get('remedy', '')}."
 
 
 def _broken(ending: Ending) -> str:

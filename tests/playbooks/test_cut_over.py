@@ -159,6 +159,10 @@ def test_1_what_was_never_replicated_is_refused_and_nothing_is_changed(world: Pa
 def test_2_without_consent_the_gates_are_told(world: Pair) -> None:
     done = world.run("replicate_and_verify")
     assert done.code == 0, done.output
+    world.sql("CREATE ROLE late LOGIN PASSWORD 'late'")
+    done = world.run("cut_over")
+    assert done.code == 0 and "passwords: late: the target has no such role; run playbooks/replicate.yml." in done.output, done.output
+    world.sql("DROP ROLE late")
     done = world.run("cut_over")
     assert done.code == 0 and "Every gate holds. Nothing was changed" in done.output, done.output
     assert world.journal() == {}

@@ -342,7 +342,9 @@ def role_findings(role: Role, options: Options) -> t.Iterator[Finding]:
         message = "Its password is stored as md5: the poolers and the target take scram-sha-256 only. Set the same password again."
         yield Finding("password_md5", "blocker", role.name, message, f"SET password_encryption = 'scram-sha-256'; \\password {role.ident}")
     elif role.password == "unknown":
-        message = "The stored password may not be read: it must be set on the target and given in pg_ha_application_passwords, which the cutover tries on both sides."
+        message = (
+            "The stored password may not be read: it must be set on the target and given in pg_ha_application_passwords, which the cutover tries on both sides."
+        )
         yield Finding("password_unknown", "warning", role.name, message, f"\\password {role.ident}")
     elif role.password == "none":
         yield Finding("password_none", "info", role.name, "The role has no password: it cannot log in through the poolers.")

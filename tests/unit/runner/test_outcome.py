@@ -84,10 +84,14 @@ def test_every_item_of_a_loop_that_failed_is_told() -> None:
 
 
 def test_gates_that_do_not_hold_are_a_refusal_but_not_of_a_prediction() -> None:
-    gates = [{"gate": "quiet", "object": "", "message": "a long transaction", "remedy": "end it"}]
+    gates = [
+        {"gate": "quiet", "object": "", "message": "a long transaction", "remedy": "end it"},
+        {"gate": "passwords", "object": "shop", "message": "it is another", "remedy": "run it"},
+    ]
     events = [*CUTTING, result("cutover", serves="source", failed_gates=gates), RECAP]
     refused, predicted = judged(events, Ending(0)), judged(events, Ending(0), check=True)
-    assert refused.code is Exit.REFUSED and "quiet: a long transaction; end it." in refused.sentences
+    assert refused.code is Exit.REFUSED
+    assert refused.sentences[1:] == ["quiet: a long transaction; end it.", "passwords: shop: it is another; run it."]
     assert predicted.code is Exit.DONE and predicted.sentences == refused.sentences
 
 
