@@ -16,11 +16,12 @@ except ImportError:  # the module has said so before it gets here
 from .._core.errors import ClientError
 from .._core.outcome import Action
 from . import client
+from .quoting import literal
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
-# Superusers only. The last two belong to extensions and are placeholders where those are not loaded.
+# Superusers only, unless the server lets others. Those with a dot belong to extensions.
 QUIET = {
     **client.UNLOGGED,
     "log_min_duration_sample": "-1",
@@ -28,44 +29,63 @@ QUIET = {
     "pg_stat_statements.track_utility": "off",
     "pgaudit.log": "none",
 }
-
-
-def silence(connection: Connection) -> bool:
-    """Turn the statement logging of a session off; False where we may not (no superuser: verifiers are then all that a log can show)."""
-    if client.query_value(connection, "SHOW is_superuser") != "on":
-        return False
-    for name, value in QUIET.items():
-        client.query(connection, "SELECT set_config(%s, %s, false)", (name, value))
-    return True
-
-
-def refuse_to_tell(connection: Connection, what: str) -> None:
-    """Where a session could not be silenced, a statement with a secret may be sent only if the server's own settings keep it out of the log.
-
-    One that fails is logged all the same (``log_min_error_statement``): who sends it says so.
-
-    :param what: the secret, in words
-    :raises ClientError: the log would show it
-    """
-    if silence(connection):
-        return
-    if client.query_value(connection, "SHOW log_statement") != "none":
-        raise ClientError(f"The server's log would show {what}, since log_statement is not none: set it in the server's parameters.")
-    longest = int(client.query_value(connection, "SELECT setting FROM pg_settings WHERE name = 'log_min_duration_statement'"))
-    if 0 <= longest < LOGGED_MS:
-        raise ClientError(f"The server's log would show {what}, since log_min_duration_statement is {longest} ms: set it to {LOGGED_MS} or more, or -1.")
-
-
 # Longer than a statement takes that makes a link.
 LOGGED_MS = 1000
 
 
+def silence(connection: Connection) -> None:
+    """Turn off what the session may turn off of that which keeps its statements."""
+    _change(connection, [f"set_config({literal(name)}, {literal(value)}, false)" for name, value in QUIET.items()])
+
+
 def speak(connection: Connection) -> None:
-    """Give a silenced session the server's own logging back; one that could not be silenced has it."""
-    if client.query_value(connection, "SHOW is_superuser") != "on":
-        return
-    for name in QUIET:
-        client.query(connection, f"RESET {name}")
+    """Give a silenced session the server's own logging back."""
+    # NULL stands for the value that the session began with.
+    _change(connection, [f"set_config({literal(name)}, NULL, false)" for name in QUIET])
+
+
+def _change(connection: Connection, calls: list[str]) -> None:
+    """Change one setting after the other; one that is not ours to change stays, and the server logs no error."""
+    parts = " ".join(f"BEGIN PERFORM pg_catalog.{call}; EXCEPTION WHEN insufficient_privilege THEN NULL; END;" for call in calls)
+    client.query(connection, f"DO $do$ BEGIN {parts} END $do$")
+
+
+def refuse_to_tell(connection: Connection, what: str) -> None:
+    """A statement with a secret may be sent only if nothing keeps it, be it that the session was silenced, be it by the server's own settings.
+
+    One that fails is logged all the same (``log_min_error_statement``): who sends it says so.
+
+    :param what: the secret, in words
+    :raises ClientError: the server would keep it, and anybody who reads its log or statistics could see it
+    """
+    silence(connection)
+    names = [*QUIET, "log_statement_sample_rate", "pg_stat_statements.track"]
+    rows = client.query(connection, "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (names,))
+    for name, advice in what_tells({row["name"]: row["setting"] for row in rows}).items():
+        raise ClientError(
+            f"The server would keep {what} where others can read it, because of {name}: set it to {advice} in the server's parameters.", setting=name
+        )
+
+
+def what_tells(settings: dict[str, str]) -> dict[str, str]:
+    """Settings that have a quick statement kept that makes a link, each with what it has to be (pure).
+
+    :param settings: as pg_settings has them; those of extensions that are not loaded are not there
+    """
+    found = {}
+    if settings["log_statement"] != "none":
+        found["log_statement"] = "none"
+    for name in ("log_min_duration_statement", "log_min_duration_sample"):
+        sampled = name != "log_min_duration_sample" or float(settings.get("log_statement_sample_rate", "1")) > 0
+        if sampled and 0 <= int(settings.get(name, "-1")) < LOGGED_MS:
+            found[name] = f"-1, or {LOGGED_MS} ms or more"
+    if float(settings.get("log_transaction_sample_rate", "0")) > 0:
+        found["log_transaction_sample_rate"] = "0"
+    if settings.get("pg_stat_statements.track_utility") == "on" and settings.get("pg_stat_statements.track") != "none":
+        found["pg_stat_statements.track_utility"] = "off"
+    if settings.get("pgaudit.log", "none") not in ("none", ""):
+        found["pgaudit.log"] = "none"
+    return found
 
 
 def apply(connection: Connection, actions: list[Action]) -> None:
