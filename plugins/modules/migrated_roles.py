@@ -60,7 +60,7 @@ roles:
   description: The moved roles by name, with attributes and settings; of the password only whether there is one.
   type: dict
   returned: success
-skipped:
+not_moved:
   description: Roles that are not moved, and why; predefined roles are not listed.
   type: dict
   returned: success
@@ -147,7 +147,8 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
         after,
         plan.actions,
         roles=after,
-        skipped=plan.skipped,
+        # A result named "skipped" would say that the task was.
+        not_moved=plan.skipped,
         without_password=plan.without_password,
         old_password_method=plan.old_password_method,
         not_possible=plan.not_possible,

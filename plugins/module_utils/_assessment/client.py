@@ -74,7 +74,8 @@ ROLES = f"""
 SELECT r.rolname::text AS name, quote_ident(r.rolname) AS ident, r.rolsuper AS superuser, r.rolreplication AS replication,
        (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid AND a.datname = current_database() AND a.backend_type = 'client backend'
          AND a.pid <> pg_backend_pid() AND a.application_name NOT LIKE 'pg_ha%') AS sessions,
-       (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relowner = r.oid AND c.relkind IN ('r', 'p') AND {OURS}) AS owns
+       (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relowner = r.oid AND c.relkind IN ('r', 'p') AND {OURS}) AS owns,
+       pg_has_role(r.oid, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) AS becomes
 FROM pg_roles r WHERE r.rolcanlogin AND r.rolname !~ '^pg_' ORDER BY 1"""
 
 PASSWORDS = """

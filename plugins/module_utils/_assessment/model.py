@@ -70,6 +70,7 @@ class Role:
     :param password: ``scram``, ``md5``, ``none`` or ``unknown`` (the catalogue may not be read)
     :param sessions: number of its sessions in the database now
     :param owns: number of tables that it owns
+    :param becomes: whether the administrator may become it (SET ROLE)
     """
 
     name: str
@@ -79,6 +80,7 @@ class Role:
     password: str = "scram"
     sessions: int = 0
     owns: int = 0
+    becomes: bool = True
 
 
 @dataclass(frozen=True)

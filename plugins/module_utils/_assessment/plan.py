@@ -313,6 +313,9 @@ def check_roles(source: Source, target: Target, options: Options) -> t.Iterator[
                 yield Finding("reserved_role", "blocker", role.name, message)
             continue
         yield from role_findings(role, options)
+        if is_application(role, options) and not role.becomes:
+            message = "The administrator may not become it: the cutover, which proves as each application's role that its writes are refused, would be refused."
+            yield Finding("application_membership", "blocker", role.name, message, f"GRANT {role.ident} TO {quote(source.administrator['name'])};")
     if source.database in RESERVED_DATABASES:
         message = "The database is called like PgBouncer's console and cannot be reached through it."
         yield Finding("reserved_database", "blocker", source.database, message, f'ALTER DATABASE {quote(source.database)} RENAME TO "application";')

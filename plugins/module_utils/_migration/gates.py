@@ -17,7 +17,7 @@ from .._postgresql import client, scram
 from .._postgresql.console import read_pooled
 from .._postgresql.quoting import identifier
 from .._postgresql.slots import read_given_up, read_slot_wal
-from . import ddl_guard, decision, guards, journal, schema, section
+from . import ddl_guard, decision, guards, journal, schema, section, settle
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -419,6 +419,14 @@ def _read_logins(connection: Connection, roles: t.Collection[str]) -> dict[str, 
     return found
 
 
+def refusal(context: Context) -> t.Iterator[Failure]:
+    """After the decision it can be proved as every application role that the side which was left refuses its writes."""
+    role = client.query_value(context.here, "SELECT quote_ident(current_user::text)")
+    for name in settle.cannot_become(context.here, context.roles):
+        words = f"the administrator of the {context.leaves} may not become it, so that it could not be proved afterwards that its writes are refused"
+        yield Failure("refusal", name, words, f"GRANT {name} TO {role} on the {context.leaves}")
+
+
 # What a copy and a comparison together are trusted to get through per second at least, to tell a window that cannot be enough.
 LEAST_PACE_BYTES = 10 * 1024 * 1024
 
@@ -480,6 +488,6 @@ def window(context: Context) -> t.Iterator[Failure]:
         )
 
 
-AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, passwords)
+AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, passwords, refusal)
 LINK_GATES: tuple[Gate, ...] = (link, follows, schema_in_step, parity, *AROUND)
 DUMP_GATES: tuple[Gate, ...] = (rehearsed, copyable, window, *AROUND)

@@ -95,10 +95,24 @@ def prove_refusal(fenced: Connection, roles: t.Sequence[str]) -> dict[str, int]:
     :param roles: quoted names of application roles
     :returns: number of refusals by role
     :raises GateError: a write was accepted; names role and table
+    :raises UnknownState: nothing can be tried as a role
     """
+    if closed := cannot_become(fenced, roles):
+        ours = client.query_value(fenced, "SELECT quote_ident(current_user::text)")
+        raise UnknownState(
+            f"No write can be tried as {', '.join(closed)} on the side that was left, which its administrator may not become. Nobody can write there; "
+            f"GRANT {', '.join(closed)} TO {ours} there and run again to finish."
+        )
     tables = [row["name"] for row in guards.read_guarded_tables(fenced) if not row["diverted"]]
     ourselves = str(client.query_value(fenced, "SELECT quote_ident(current_user::text)"))
     return {role: _refused_as(fenced, role, tables) for role in (*roles, ourselves)}
+
+
+def cannot_become(connection: Connection, roles: t.Sequence[str]) -> list[str]:
+    """Which of these roles the session may not become by SET ROLE (quoted names, as those that are given)."""
+    privilege = "SET" if connection.server_version >= 160000 else "MEMBER"
+    statement = "SELECT quote_ident(rolname::text) AS role FROM pg_roles WHERE quote_ident(rolname::text) = ANY (%s) AND NOT pg_has_role(oid, %s) ORDER BY 1"
+    return [row["role"] for row in client.query(connection, statement, (list(roles), privilege))]
 
 
 def _refused_as(fenced: Connection, role: str, tables: t.Sequence[str]) -> int:

@@ -209,6 +209,7 @@ def test_a_limited_administrator_learns_what_it_lacks(service_file: str) -> None
     assert "public.plain" in objects(result, "table_privilege") and "public.secured" not in objects(result, "table_privilege")
     assert "public.plain" in objects(result, "table_owner")
     assert objects(result, "password_unknown")
+    assert objects(result, "application_membership")["assess_app"] == "blocker"
     assert "public.small" in objects(result, "sequence_unknown")
 
 

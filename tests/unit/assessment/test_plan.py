@@ -136,6 +136,7 @@ CASES: list[tuple[dict[str, t.Any], dict[str, t.Any], dict[str, t.Any], str, str
     ({"roles": (Role("app", "app", owns=4),)}, {}, {}, "application_owner", "warning", "REASSIGN OWNED BY app TO app_owner;"),
     ({"roles": (Role("app", "app", password="md5"),)}, {}, {}, "password_md5", "blocker", "\\password app"),
     ({"roles": (Role("app", "app", password="unknown"),)}, {}, {}, "password_unknown", "warning", ""),
+    ({"roles": (Role("app", "app", becomes=False),)}, {}, {}, "application_membership", "blocker", "GRANT app TO postgres;"),
     ({"roles": (Role("app", "app", password="none"),)}, {}, {}, "password_none", "info", ""),
     ({"pooler_auth": False}, {}, {}, "pooler_auth", "blocker", "CREATE FUNCTION pgbouncer.get_auth(p_user text)"),
     ({}, {}, {"pooler_networks": ()}, "pooler_addresses", "warning", ""),

@@ -158,6 +158,22 @@ def test_a_given_password_is_tried_where_a_server_shows_none(both: Sides, limite
         client.query(both.source, "DROP ROLE gates_shop")
 
 
+def test_an_administrator_that_may_not_become_a_role_is_no_broken_fence(both: Sides, limited: t.Any) -> None:
+    client.query(both.source, "CREATE ROLE gates_shop LOGIN")
+    words = "the administrator of the source may not become it, so that it could not be proved afterwards that its writes are refused"
+    try:
+        assert both.failures(gates.refusal, here=limited, roles=("gates_shop",)) == [("gates_shop", words)]
+        with pytest.raises(UnknownState, match="No write can be tried as gates_shop .* GRANT gates_shop TO gates_limited there"):
+            settle.prove_refusal(limited, ("gates_shop",))
+        client.query(both.source, "GRANT gates_shop TO gates_limited")
+        assert both.failures(gates.refusal, here=limited, roles=("gates_shop",)) == []
+        # Nothing is closed here, so that a write is accepted: that is a broken fence.
+        with pytest.raises(GateError, match="The fence does not hold for postgres"):
+            settle.prove_refusal(both.source, ("gates_shop",))
+    finally:
+        client.query(both.source, "DROP ROLE gates_shop")
+
+
 def test_a_number_that_the_source_will_hand_out_next_is_handed_out_by_the_target(sides: Sides) -> None:
     sides.on_both("CREATE SEQUENCE public.bill; CREATE SEQUENCE public.down INCREMENT -5; CREATE SEQUENCE public.unused; SELECT nextval('public.bill')")
     client.query(sides.source, "ALTER SEQUENCE public.bill RESTART WITH 1000000; SELECT setval('public.down', -400, false)")
