@@ -174,6 +174,17 @@ def test_an_administrator_that_may_not_become_a_role_is_no_broken_fence(both: Si
         client.query(both.source, "DROP ROLE gates_shop")
 
 
+def test_a_materialized_view_is_refreshed_after_those_that_it_reads(sides: Sides) -> None:
+    client.query(
+        sides.target,
+        "CREATE MATERIALIZED VIEW public.d AS SELECT count(*) AS n FROM public.orders; CREATE VIEW public.c AS SELECT n FROM public.d; "
+        "CREATE MATERIALIZED VIEW public.b AS SELECT n FROM public.c; CREATE MATERIALIZED VIEW public.a AS SELECT n FROM public.b; "
+        "CREATE MATERIALIZED VIEW public.e AS SELECT n FROM public.d WITH NO DATA; INSERT INTO public.orders VALUES (1)",
+    )
+    assert settle.refresh_views(sides.target) == 3
+    assert client.query_value(sides.target, "SELECT (SELECT n FROM public.a) + (SELECT n FROM public.b) + (SELECT n FROM public.d)") == 3
+
+
 def test_a_number_that_the_source_will_hand_out_next_is_handed_out_by_the_target(sides: Sides) -> None:
     sides.on_both("CREATE SEQUENCE public.bill; CREATE SEQUENCE public.down INCREMENT -5; CREATE SEQUENCE public.unused; SELECT nextval('public.bill')")
     client.query(sides.source, "ALTER SEQUENCE public.bill RESTART WITH 1000000; SELECT setval('public.down', -400, false)")
