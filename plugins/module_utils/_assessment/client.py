@@ -42,7 +42,7 @@ TABLES = f"""
 SELECT format('%I.%I', n.nspname, c.relname) AS ident, c.relkind::text AS kind, c.relpersistence::text AS persistence, c.relreplident::text AS identity,
        c.relispartition AS is_partition, quote_ident(pg_get_userbyid(c.relowner)) AS owner, pg_has_role(c.relowner, 'USAGE') AS owned,
        has_table_privilege(c.oid, 'SELECT') AS readable, c.relrowsecurity AND row_security_active(c.oid) AS row_security,
-       c.relrowsecurity AND c.relforcerowsecurity AS forces_row_security,
+       c.relrowsecurity AND c.relforcerowsecurity AS forces_row_security, c.relrowsecurity AS has_row_security,
        pg_total_relation_size(c.oid) AS bytes, greatest(c.reltuples, 0)::bigint AS rows, coalesce(s.spcname::text, '') AS tablespace,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate) AS primary_key,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid AND i.indimmediate) AS identity_index,
@@ -72,6 +72,7 @@ ORDER BY 1"""
 
 ROLES = f"""
 SELECT r.rolname::text AS name, quote_ident(r.rolname) AS ident, r.rolsuper AS superuser, r.rolreplication AS replication,
+       r.rolsuper OR r.rolbypassrls AS bypassrls,
        (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid AND a.datname = current_database() AND a.backend_type = 'client backend'
          AND a.pid <> pg_backend_pid() AND a.application_name NOT LIKE 'pg_ha%') AS sessions,
        (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relowner = r.oid AND c.relkind IN ('r', 'p') AND {OURS}) AS owns,

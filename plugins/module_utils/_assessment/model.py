@@ -27,6 +27,7 @@ class Table:
     :param incomparable: columns, with their types, that have no equality
     :param row_security: policies apply to the copying role
     :param forces_row_security: policies apply to the owner, too
+    :param has_row_security: policies apply to roles that do not bypass them
     :param owned: the copying role is, or is a member of, the owner
     :param readable: the copying role may select
     :param tablespace: name, "" for the default one
@@ -43,6 +44,7 @@ class Table:
     incomparable: tuple[str, ...] = ()
     row_security: bool = False
     forces_row_security: bool = False
+    has_row_security: bool = False
     owner: str = ""
     owned: bool = True
     readable: bool = True
@@ -70,6 +72,7 @@ class Role:
     :param password: ``scram``, ``md5``, ``none`` or ``unknown`` (the catalogue may not be read)
     :param sessions: number of its sessions in the database now
     :param owns: number of tables that it owns
+    :param bypassrls: whether row level security does not apply to it
     :param becomes: whether the administrator may become it (SET ROLE)
     """
 
@@ -81,6 +84,7 @@ class Role:
     sessions: int = 0
     owns: int = 0
     becomes: bool = True
+    bypassrls: bool = False
 
 
 @dataclass(frozen=True)

@@ -360,6 +360,13 @@ def check_limits(source: Source, target: Target, options: Options) -> t.Iterator
             if table.forces_row_security:
                 message = "It forces row level security on its owner, too, which the target's administrator may not bypass: nothing could follow or compare it."
                 yield Finding("row_security_forced", "blocker", table.ident, message, f"ALTER TABLE {table.ident} NO FORCE ROW LEVEL SECURITY;")
+        secured = [table.ident for table in source.tables if table.has_row_security]
+        for role in (one for one in source.roles if secured and one.bypassrls and is_application(one, options)):
+            message = (
+                f"It bypasses row level security, which the target's administrator may not let it: it would see fewer rows of {', '.join(secured[:5])} there. "
+                "Let policies show it what it needs, first."
+            )
+            yield Finding("row_security_bypassed", "blocker", role.name, message, f"ALTER ROLE {role.ident} NOBYPASSRLS;")
         # The poolers' own is not asked there.
         for name in (one for one in source.definer_functions if one.partition("(")[0] != options.pooler_auth_function):
             message = "It runs as a superuser here, and there is none for it on the target: see that it needs no more than a role may have."

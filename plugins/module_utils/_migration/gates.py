@@ -427,6 +427,18 @@ def refusal(context: Context) -> t.Iterator[Failure]:
         yield Failure("refusal", name, words, f"GRANT {name} TO {role} on the {context.leaves}")
 
 
+def row_security(context: Context) -> t.Iterator[Failure]:
+    """No application role bypasses row level security on the side that is left and not on the next one: it would see fewer rows, and no error."""
+    if not client.query_value(context.ahead, "SELECT EXISTS (SELECT FROM pg_class WHERE relrowsecurity)"):
+        return
+    statement = "SELECT quote_ident(rolname) AS role FROM pg_roles WHERE (rolbypassrls OR rolsuper) AND quote_ident(rolname) = ANY (%s)"
+    here, ahead = ({row["role"] for row in client.query(side, statement, (list(context.roles),))} for side in (context.here, context.ahead))
+    for role in sorted(here - ahead):
+        words = f"it bypasses row level security on the {context.leaves} and not on the {context.serves}, where it would see fewer rows"
+        remedy = f"let policies show it on both sides what it needs, then ALTER ROLE {role} NOBYPASSRLS (and NOSUPERUSER) on the {context.leaves}"
+        yield Failure("row_security", role, words, remedy)
+
+
 # What a copy and a comparison together are trusted to get through per second at least, to tell a window that cannot be enough.
 LEAST_PACE_BYTES = 10 * 1024 * 1024
 
@@ -488,6 +500,6 @@ def window(context: Context) -> t.Iterator[Failure]:
         )
 
 
-AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, passwords, refusal)
+AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, passwords, refusal, row_security)
 LINK_GATES: tuple[Gate, ...] = (link, follows, schema_in_step, parity, *AROUND)
 DUMP_GATES: tuple[Gate, ...] = (rehearsed, copyable, window, *AROUND)

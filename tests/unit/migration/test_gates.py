@@ -185,6 +185,26 @@ def test_a_materialized_view_is_refreshed_after_those_that_it_reads(sides: Sides
     assert client.query_value(sides.target, "SELECT (SELECT n FROM public.a) + (SELECT n FROM public.b) + (SELECT n FROM public.d)") == 3
 
 
+def test_a_role_that_would_see_fewer_rows_is_named(both: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.query(both.source, "CREATE ROLE gates_shop LOGIN BYPASSRLS")
+    # Both are databases of one server, so that a role is the same on both: on the target another one has its name.
+    query = client.query
+
+    def other(connection: t.Any, statement: str, parameters: t.Any = None) -> list[dict[str, t.Any]]:
+        return [] if connection is both.target and "rolbypassrls" in statement else query(connection, statement, parameters)
+
+    try:
+        monkeypatch.setattr(gates.client, "query", other)
+        assert both.failures(gates.row_security, roles=("gates_shop",)) == []
+        query(both.target, "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY")
+        words = "it bypasses row level security on the source and not on the target, where it would see fewer rows"
+        assert both.failures(gates.row_security, roles=("gates_shop",)) == [("gates_shop", words)]
+        monkeypatch.undo()
+        assert both.failures(gates.row_security, roles=("gates_shop",)) == []
+    finally:
+        client.query(both.target, "ALTER TABLE public.orders DISABLE ROW LEVEL SECURITY; DROP ROLE gates_shop")
+
+
 def test_a_number_that_the_source_will_hand_out_next_is_handed_out_by_the_target(sides: Sides) -> None:
     sides.on_both("CREATE SEQUENCE public.bill; CREATE SEQUENCE public.down INCREMENT -5; CREATE SEQUENCE public.unused; SELECT nextval('public.bill')")
     client.query(sides.source, "ALTER SEQUENCE public.bill RESTART WITH 1000000; SELECT setval('public.down', -400, false)")
