@@ -113,12 +113,12 @@ def logs_in(service_file: str, service: str, user: str, password: str) -> bool:
 
 
 def is_password_of(service_file: str, service: str, user: str, password: str) -> bool:
-    """Whether a password is a role's; that it may log in is another matter.
+    """Whether a password is a role's; that it may log in, or write, is another matter.
 
     :raises ClientError: the server cannot be reached, so that nothing is known
     """
     try:
-        connect(service_file, service, application_name="ha_migration login", user=user, password=password).close()
+        connect(service_file, service, application_name="ha_migration login", user=user, password=password, target_session_attrs="any").close()
     except ClientError as error:
         if _WRONG in error.message:
             return False

@@ -145,13 +145,20 @@ def test_a_given_password_is_tried_where_a_server_shows_none(both: Sides, limite
     verifier = client.query_value(both.source, "SELECT rolpassword FROM pg_authid WHERE rolname = 'gates_shop'")
     client.query(both.source, f"COMMENT ON ROLE gates_shop IS '{scram.mark(verifier)}'; ALTER ROLE gates_shop PASSWORD 'new'")
 
+    # As the mover's service file has it, which a role that only reads would not get past.
+    file = f"{both.service_file}.writes"
+    with open(both.service_file, encoding="utf-8") as known, open(file, "w", encoding="utf-8") as writes:
+        writes.write(known.read().replace("user=postgres", "user=postgres\ntarget_session_attrs=read-write"))
+
     def passwords(given: dict[str, str]) -> list[str]:
-        try_it = functools.partial(client.is_password_of, both.service_file)
+        try_it = functools.partial(client.is_password_of, file)
         return [message for _role, message in both.failures(gates.passwords, here=limited, roles=("gates_shop",), passwords=given, is_password_of=try_it)]
 
     try:
         # Without one the comment is all that there is.
         assert passwords({}) == ["its password on the target is not known to be that on the source"]
+        assert passwords({"gates_shop": "new"}) == []
+        client.query(both.source, "ALTER ROLE gates_shop LOGIN; ALTER ROLE gates_shop SET default_transaction_read_only = on")
         assert passwords({"gates_shop": "new"}) == []
         assert passwords({"gates_shop": "old"}) == [f"its password on the {side} is not the one of pg_ha_application_passwords" for side in both.names]
     finally:
