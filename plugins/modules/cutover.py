@@ -246,7 +246,8 @@ def compare_schemas(sides: dict[str, Connection]) -> gates.Schemas:
     found = {side: read_fingerprint(session) for side, session in sides.items()}
     comparison = compare_fingerprints(found["source"], found["target"])
     differences = [f"{mismatch['object']}: {mismatch['problem']}" for mismatch in comparison.mismatches]
-    return gates.Schemas(differences, {side: fingerprint.sha256 for side, fingerprint in found.items()})
+    objects = frozenset(name for fingerprint in found.values() for name in fingerprint.objects)
+    return gates.Schemas(differences, {side: fingerprint.sha256 for side, fingerprint in found.items()}, objects)
 
 
 class _ComparisonUnderFence(Comparison):

@@ -208,7 +208,7 @@ def _describe_link(link: dict[str, t.Any]) -> str:
 def _describe_schemas(schemas: dict[str, t.Any]) -> list[str]:
     how = {None: "without a guard, so nobody is named", "detect": "recorded", "refuse": "refused"}[schemas["policy"]]
     if not schemas["differences"]:
-        stops = "; what came since the last comparison stops the cutover until rows are compared again" if schemas["ddl"] else ""
+        stops = "; what came since the last comparison may stop the cutover until rows are compared again" if schemas["ddl"] else ""
         lines = [f"Schema: both sides are in step; DDL on the source is {how}{stops}."]
     else:
         number, shown = schemas["differences_total"], "; ".join(schemas["differences"])
