@@ -346,7 +346,7 @@ class Copier:
             run=self._params["run"],
         )
         # The guards' function awaits this attempt's announcement already; the restored tables only lack the trigger.
-        hooks = own.Hooks(refuse=_refuse_when_target_serves, guards=guards.install_statement(None))
+        hooks = own.Hooks(refuse=_refuse_when_target_serves, guards=guards.install_statement(None), locks=False)
         return copy_run.run(settings, None, programs.Programs(settings, self._run_command), hooks, check_mode, repeat=True)
 
     def _open(self, side: str, settings: dict[str, str] | None = None) -> Connection:

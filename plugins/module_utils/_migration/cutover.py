@@ -17,7 +17,7 @@ import typing as t
 from .._core.errors import GateError, PgHaError
 from .._core.outcome import Outcome
 from .._postgresql import client
-from .._postgresql.locks import take_lock
+from .._postgresql.locks import read_holder, take_lock
 from . import decision, gates, guards, journal, schema, section, settle
 from .bring import Bring
 
@@ -238,6 +238,23 @@ class Cutover:
             time.sleep(0.01)
 
 
+def _lock_out_others(work: Cutover) -> None:
+    """Keep copies, comparisons and other cutovers away for as long as these sessions live: a table that is copied again is emptied on the next side.
+
+    :raises GateError: one of them runs
+    """
+    source = work.here if work.leaves == "source" else work.ahead
+    copies = (schema.LOCK_CLASS, schema.LOCK_COPY)
+    # In the order of the comparison, and shared as it does: a copy alone has it exclusively.
+    if not take_lock(source, copies, shared=True):
+        holder = read_holder(source, copies)
+        session = f"session {holder['pid']} of {holder['who']} on the source, since {holder['since']}" if holder else "it has just ended"
+        raise GateError(f"A copy of this migration's rows runs just now ({session}): wait for its end, then run the same playbook again.")
+    for side in (work.here, work.ahead):
+        if not take_lock(side, (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
+            raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.", busy=True)
+
+
 def _record_begin(target: Connection, params: dict[str, t.Any]) -> None:
     """Have the journal say that the phase has begun. Only who holds the lock may: of two controllers' runs it names the one that is at it."""
     named = params["journal"]
@@ -273,7 +290,7 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
 
     :param compare_schemas: compares the schemas of the sessions by side
     :param bring: how the rows come over, and how they go back
-    :raises GateError: gates do not hold, another cutover runs, or one in the other direction is not finished; nothing was changed
+    :raises GateError: gates do not hold, a copy or another cutover runs, or one in the other direction is not finished; nothing was changed
     :raises section.Undone: the section was undone, clients go on where they were
     :raises UnknownState: it could not be read how far a step came; a re-run finds out
     """
@@ -283,9 +300,7 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
         return Outcome(False, {"serves": work.serving(), "failed_gates": failed, "actions": [], **_attempt(None)})
     if failed:
         raise GateError(describe(failed), gates=failed)
-    for side in (work.here, work.ahead):
-        if not take_lock(side, (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
-            raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.", busy=True)
+    _lock_out_others(work)
     if not check_mode and not params["only_gates"]:
         _record_begin(work.ahead if work.serves == "target" else work.here, params)
     unfinished = decision.read_open_epoch(work.ahead)

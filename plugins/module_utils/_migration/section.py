@@ -174,6 +174,8 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
         f"{schema.guard_function(schema.GuardPermissive())}; ROLLBACK",
     )
     last_look(sessions, watch)
+    if attempt.window_seconds is None:
+        look_at_link(attempt, sessions)
     sequences.plan_sequences(*sequences.read_both(sessions.control, sessions.ahead))
     _write_marker(attempt, sessions, f"warm-{attempt.epoch}")
     decision.read_acknowledged(sessions.control, attempt.epoch, "armed")
@@ -202,7 +204,7 @@ def carry_over_link(attempt: Attempt, sessions: Sessions, watch: Watch, steps: S
     marker = f"fence-{attempt.epoch}"
     steps.run("marker", lambda: _write_marker(attempt, sessions, marker))
     # While the marker travels; the barrier then covers the moved sequences too.
-    steps.run("last look", lambda: last_look(sessions, watch))
+    steps.run("last look", lambda: _last_look_at_tables_and_link(attempt, sessions, watch))
     steps.run("sequences", lambda: sequences.move_ahead(sessions.control, sessions.ahead))
     steps.run("arrival", lambda: _await_marker(attempt, sessions, marker, deadline))
     ahead_lsn = steps.run("barrier", lambda: barrier_for_all(attempt, sessions, watch, deadline))
@@ -262,6 +264,36 @@ def last_look(sessions: Sessions, watch: Watch) -> None:
     if strange:
         names = ", ".join(sorted(name for _oid, name in strange))
         raise GateError(f"Tables changed since the gates were read: {names}. Bring the schema in step, verify, and cut over again.")
+
+
+def _last_look_at_tables_and_link(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
+    last_look(sessions, watch)
+    look_at_link(attempt, sessions)
+
+
+def look_at_link(attempt: Attempt, sessions: Sessions) -> None:
+    """The link still carries every table. The marker travels over it alone, so it proves nothing of a table that was taken out.
+
+    :raises GateError: names the tables that it does not carry, or says that it is not enabled
+    """
+    name = schema.link_towards(attempt.serves)
+    carried = {row["name"] for row in client.query(sessions.ahead, CARRIED, (name,))}
+    published = {row["name"] for row in client.query(sessions.control, PUBLISHED, (name,))}
+    lost = sorted(set(guards.read_followed_tables(sessions.control)) - (published & carried))
+    if lost:
+        told = f"{', '.join(lost[:5])}{' and others' if lost[5:] else ''}"
+        raise GateError(f"The link {name} is not enabled or does not carry {told} any more: run playbook replicate.yml, verify, and cut over again.")
+
+
+PUBLISHED = """
+    SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+    JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = %s"""
+
+# What an enabled subscription applies: a table whose copy is not done is left out.
+CARRIED = """
+    SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid
+    JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE s.subname = %s AND s.subenabled AND r.srsubstate = 'r' AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
 def _write_marker(attempt: Attempt, sessions: Sessions, marker: str) -> None:

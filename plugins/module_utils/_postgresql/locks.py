@@ -10,7 +10,7 @@ import typing as t
 
 from .._core.errors import WaitTimeout
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
-from .client import query_value
+from .client import query, query_value
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -31,3 +31,19 @@ def take_lock(connection: Connection, lock: tuple[int, int], *, shared: bool = F
     except WaitTimeout:
         return False
     return True
+
+
+def read_holder(connection: Connection, lock: tuple[int, int], *, shared: bool = False) -> dict[str, t.Any] | None:
+    """Who has an advisory lock of this database: ``{"pid", "since", "who"}`` (who by its application_name), or None.
+
+    :param lock: class and object
+    :param shared: whoever only keeps others from taking it; not who has it alone
+    """
+    rows = query(
+        connection,
+        "SELECT l.pid, a.backend_start::text AS since, a.application_name AS who FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
+        "WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.objsubid = 2 AND l.granted AND l.mode = %s",
+        (*lock, "ShareLock" if shared else "ExclusiveLock"),
+    )
+    return rows[0] if rows else None

@@ -20,7 +20,7 @@ except ImportError:  # the module has said so before it gets here
 from .._core.errors import ClientError, PlanError
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
-from .._postgresql.locks import take_lock
+from .._postgresql.locks import read_holder, take_lock
 from . import own
 from .copy_plan import slot_statement
 from .model import Column, RestoreFacts, Settings, Table
@@ -85,15 +85,17 @@ def try_lock(connection: Connection) -> bool:
 
 
 def lock_holder(connection: Connection) -> dict[str, t.Any] | None:
-    """Who holds the copy's lock: ``{"pid", "since"}``, or None."""
-    rows = client.query(
-        connection,
-        "SELECT l.pid, a.backend_start::text AS since FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' "
-        "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.classid::bigint = %s AND l.objid::bigint = %s "
-        "AND l.objsubid = 2 AND l.granted",
-        (own.LOCK_CLASS, own.LOCK_COPY),
-    )
-    return rows[0] if rows else None
+    """The copy that runs: ``{"pid", "since", "who"}``, or None."""
+    return read_holder(connection, (own.LOCK_CLASS, own.LOCK_COPY))
+
+
+def who_keeps_copies_away(connection: Connection) -> str:
+    """Why the copy's lock cannot be had, in words."""
+    if holder := lock_holder(connection):
+        return f"Another copy runs on this source (session {holder['pid']}). Wait until it has ended: module replication_copy_info."
+    holder = read_holder(connection, (own.LOCK_CLASS, own.LOCK_COPY), shared=True)
+    session = f"session {holder['pid']} of {holder['who']}, since {holder['since']}" if holder else "it has just ended"
+    return f"A cutover, a roll back or a comparison of rows runs on this source ({session}): wait for its end, then run the same again."
 
 
 def read_tables(connection: Connection, own_tables: t.Collection[str]) -> tuple[list[Table], list[str], list[str]]:

@@ -69,7 +69,7 @@ def run(
     :param repeat: throw away what is there
     :param again: tables to copy again though they are finished
     :raises GateError: something forbids to begin; nothing was changed
-    :raises PlanError: the target serves, another copy runs, or a table that is to be copied again cannot be
+    :raises PlanError: the target serves, another copy or a cutover runs, or a table that is to be copied again cannot be
     :raises ClientError: a step failed; the target is marked, the slot is dropped, and the next run begins anew. Where a connection was lost
       or a worker was killed after the first rows, slot and tables are kept, and the next run goes on
     :raises GivenUp: the slot held back more WAL than is declared; it is dropped, as after a failed step
@@ -93,10 +93,8 @@ def run(
             predicted = {"step": "predicted", "method": settings.method, "tables": len(tables)}
             kept, copied = ([], tables) if repeat else _predict_kept(sides, settings, before, tables, asked)
             return Outcome(True, {"initial_copy": predicted, "actions": _predicted(settings, copied, len(kept), asked)})
-        if not copy_client.try_lock(sides.source):
-            holder = copy_client.lock_holder(sides.source)
-            session = holder["pid"] if holder else "unknown"
-            raise PlanError(f"Another copy runs on this source (session {session}). Wait until it has ended: module replication_copy_info.")
+        if hooks.locks and not copy_client.try_lock(sides.source):
+            raise PlanError(copy_client.who_keeps_copies_away(sides.source))
         hooks.refuse(sides.source, sides.target)
         return _Copy(sides, settings, link, programs, hooks).run(before, repeat, asked, again.because)
     finally:

@@ -30,7 +30,9 @@ class Hooks:
 
     :param refuse: gets source and target and raises PlanError while the target serves or somebody changes who does
     :param guards: statements that put the guard that waits for the cutover on every table of the target, for the transaction that makes them
+    :param locks: whether the copy takes its lock; not inside a cutover, which holds it
     """
 
     refuse: t.Callable[[Connection, Connection], None]
     guards: str
+    locks: bool = True

@@ -185,6 +185,28 @@ def test_a_table_that_comes_inside_the_section_stops_it(sides, tmp_path):
     write(run.here)
 
 
+@pytest.mark.parametrize(
+    ("side", "statement", "lost"),
+    [
+        ("here", f"ALTER PUBLICATION {schema.FORWARD_LINK} DROP TABLE public.part", "does not carry public.part any more"),
+        ("ahead", "UPDATE pg_subscription_rel SET srsubstate = 'd' WHERE srrelid = 'public.part'::regclass", "does not carry public.part any more"),
+        ("ahead", f"ALTER SUBSCRIPTION {schema.FORWARD_LINK} DISABLE", "ha_migration_forward is not enabled"),
+    ],
+    ids=["unpublished", "copied again", "disabled"],
+)
+def test_a_link_that_does_not_carry_every_table_stops_it_though_the_marker_arrives(sides, tmp_path, side, statement, lost):
+    run = Run(sides, tmp_path)
+
+    def interfere(name):
+        if name == "after pause":
+            client.query(getattr(run, side), statement)
+
+    with pytest.raises(section.Undone, match=lost):
+        run.go(interfere)
+    run.wait_until_served_by("source")
+    write(run.here)
+
+
 def test_a_large_object_that_came_after_the_copy_stops_it(sides, tmp_path):
     run = Run(sides, tmp_path)
     client.query(run.here, "SELECT lo_from_bytea(0, 'late')")

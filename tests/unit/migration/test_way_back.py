@@ -10,18 +10,18 @@ import threading
 import time
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PlanError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, schema, section, settle
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import way_back as migration_way_back
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import snapshot, work
-from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
-from ansible_collections.freight.pg_ha.plugins.modules import schema_fingerprint_info
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, locks
+from ansible_collections.freight.pg_ha.plugins.modules import replication_copy, schema_fingerprint_info
 
 from tests.evidence import problems
 
-from .migrations import Migration
+from .migrations import Migration, run_command
 
 
 class There(Migration):
@@ -198,6 +198,31 @@ def test_an_attempt_that_is_undone_leaves_no_way_back(there):
     assert there.slots() == {("source", schema.FORWARD_LINK)} and there.subscriptions() == {("target", schema.FORWARD_LINK): True}
     there.pooler.refuses_pause = False
     assert there.move("target").result["evidence"]["way_back"]["follows"]
+
+
+def test_while_rows_are_copied_clients_stay_and_while_clients_move_nothing_is_copied(there, monkeypatch):
+    """A table that is copied again is emptied on the next side, where clients would be served without its rows."""
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.5)
+    copy = {name: option.get("default") for name, option in replication_copy.argument_spec().items()}
+    copy.update(service_file=there.service_file, jobs=2, work_directory=str(there.folder), again=["public.child"], link=there.way_back())
+    running = there.connect("source")
+    assert locks.take_lock(running, (schema.LOCK_CLASS, schema.LOCK_COPY))
+    session = rf"\(session {running.info.backend_pid} of test on the source, since .*\)"
+    with pytest.raises(GateError, match=f"A copy of this migration's rows runs just now {session}: wait for its end"):
+        there.cut_over(way_back=there.way_back())
+    running.close()
+    refused = []
+    plain = migration_cutover.Cutover.prepare
+
+    def prepare(work, epoch):
+        with pytest.raises(PlanError, match=r"A cutover, a roll back .* runs on this source \(session \d+ of ha_migration cutover gates, since .*\): wait"):
+            replication_copy.run(copy, False, run_command)
+        refused.append(epoch)
+        plain(work, epoch)
+
+    monkeypatch.setattr(migration_cutover.Cutover, "prepare", prepare)
+    assert there.move("target").result["serves"] == "target" and refused == [1]
+    assert client.query_value(there.ahead, "SELECT count(*) FROM public.child") == 100
 
 
 class Died(BaseException):
