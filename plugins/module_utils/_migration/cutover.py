@@ -150,9 +150,26 @@ class Cutover:
         settle.let_log_in(self.ahead, self.roles())
         self.bring.prepare(self.here, self.ahead)
 
-    def watch(self) -> section.Watch:
-        """What the section holds on to."""
-        tables = guards.read_guarded_tables(self.here)
+    def make_ready(self, epoch: int, tables: list[dict[str, t.Any]]) -> tuple[section.Attempt, section.Watch, section.Sessions]:
+        """Everything before clients are held.
+
+        :raises PgHaError: a step failed; what was laid for the way back is gone again, where it would hold back WAL
+        """
+        try:
+            self.prepare(epoch)
+            attempt, watch, sessions = self.attempt(epoch), self.watch(tables), self.open_sessions()
+            self.steps.run("warm", lambda: section.warm(sessions, attempt, watch))
+        except PgHaError:
+            with contextlib.suppress(PgHaError):
+                self.bring.way_back.undo(self.here, self.ahead)
+            raise
+        return attempt, watch, sessions
+
+    def watch(self, tables: list[dict[str, t.Any]]) -> section.Watch:
+        """What the section holds on to.
+
+        :param tables: those of the side that is left, from before the gates looked at them
+        """
         return section.Watch(
             tables=tuple((row["oid"], row["name"]) for row in tables),
             undiverted=tuple(row["name"] for row in tables if not row["diverted"]),
@@ -166,14 +183,13 @@ class Cutover:
         :raises GateError: gates do not hold, nothing was changed
         :raises section.Undone: the section was undone
         """
+        tables = guards.read_guarded_tables(self.here)
         failed = self.failed_gates()
         if failed:
             raise GateError(describe(failed), gates=failed)
         epoch = max(decision.next_epoch(self.here), decision.next_epoch(self.ahead))
-        self.prepare(epoch)
-        attempt, watch, sessions = self.attempt(epoch), self.watch(), self.open_sessions()
+        attempt, watch, sessions = self.make_ready(epoch, tables)
         self.actions.append(f"epoch {epoch}: the {self.leaves} is left for the {self.serves}")
-        self.steps.run("warm", lambda: section.warm(sessions, attempt, watch))
         try:
             section.run_section(attempt, sessions, watch, self.steps, lambda: connect(self.params, self.leaves), self.bring.carry)
         except section.Undone as undone:

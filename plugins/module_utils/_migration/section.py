@@ -258,7 +258,7 @@ def cancel_autovacuum(connection: Connection) -> int:
 
 
 def last_look(sessions: Sessions, watch: Watch) -> None:
-    """The fence does not stop CREATE TABLE: a table that came since would be left behind."""
+    """The fence does not stop CREATE TABLE: a table that came since would be left behind. What came after the gates nobody has looked at."""
     rows = guards.read_guarded_tables(sessions.control)
     strange = {(row["oid"], row["name"]) for row in rows} ^ set(watch.tables) | {(row["oid"], row["name"]) for row in rows if not row["guarded"]}
     if strange:

@@ -225,6 +225,31 @@ def test_while_rows_are_copied_clients_stay_and_while_clients_move_nothing_is_co
     assert client.query_value(there.ahead, "SELECT count(*) FROM public.child") == 100
 
 
+def test_a_table_that_comes_after_the_gates_ends_the_attempt_and_nothing_of_it_stays(there, monkeypatch):
+    plain = migration_cutover.Cutover.failed_gates
+
+    def failed_gates(work):
+        failed = plain(work)
+        # Of a kind that no link carries.
+        client.query(there.here, "CREATE UNLOGGED TABLE public.late (id int)")
+        return failed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migration_cutover.Cutover, "failed_gates", failed_gates)
+        with pytest.raises(GateError, match="Tables changed since the gates were read: public.late"):
+            there.move("target")
+    assert not any(statement.startswith("PAUSE") for statement in there.pooler.log)
+    assert there.slots() == {("source", schema.FORWARD_LINK)} and there.subscriptions() == {("target", schema.FORWARD_LINK): True}
+
+
+def test_what_fails_before_clients_are_held_leaves_no_slot(there):
+    evidence = there.compare()
+    client.query(there.here, "SELECT lo_from_bytea(0, 'late')")
+    with pytest.raises(GateError, match="Large objects changed since the copy"):
+        there.cut_over(parity=evidence, way_back=there.way_back())
+    assert there.slots() == {("source", schema.FORWARD_LINK)} and there.subscriptions() == {("target", schema.FORWARD_LINK): True}
+
+
 class Died(BaseException):
     """The process is gone, its sessions stay open as those of a lost host do."""
 
