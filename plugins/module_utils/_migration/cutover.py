@@ -14,7 +14,7 @@ import json
 import time
 import typing as t
 
-from .._core.errors import GateError, PgHaError
+from .._core.errors import ClientError, GateError, PgHaError
 from .._core.outcome import Outcome
 from .._postgresql import client
 from .._postgresql.locks import read_holder, take_lock
@@ -196,6 +196,10 @@ class Cutover:
             with contextlib.suppress(PgHaError):
                 # What stays is taken away by the next attempt.
                 self.bring.undo(self.here, self.ahead)
+            try:
+                self.await_undone(epoch)
+            except GateError as late:
+                raise section.Undone(f"{undone.message} {late.message}", **undone.details) from late
             decision.close_epoch(self.here, epoch, {"epoch": epoch, "outcome": "undone", "reason": undone.details["reason"], "steps": self.steps.done})
             raise
         self.forward(attempt, sessions)
@@ -243,15 +247,29 @@ class Cutover:
         return decided
 
     def await_undone(self, epoch: int) -> None:
-        """Every pooler lets clients go on at the side that was not left after all."""
+        """Every pooler lets clients go on at the side that was not left after all. While the epoch is open, a dead man that starts knows of them.
+
+        :raises GateError: one still holds them at the end of the budget, or cannot be seen and its dead man has not said that it does not
+        """
         attempt = self.attempt(epoch)
         back = dataclasses.replace(attempt, serves=self.leaves, leaves=self.serves, endpoint=self.endpoint(self.leaves))
-        consoles = self.consoles()
         bound = time.monotonic() + self.params["budget_seconds"]
-        while late := section.behind(consoles, back):
+        while late := [name for name in self._unserved(epoch) if not self._goes_on(name, back)]:
             if time.monotonic() > bound:
                 raise GateError(f"{', '.join(late)} still holds its clients although the attempt was undone: look at pg-ha-dead-man there.")
             time.sleep(0.01)
+
+    def _unserved(self, epoch: int) -> list[str]:
+        """Poolers whose dead man has not said that clients go on."""
+        return sorted(set(self.params["poolers"]) - decision.read_acknowledged(self.here, epoch, "served"))
+
+    def _goes_on(self, name: str, back: section.Attempt) -> bool:
+        """Whether a pooler shows that it serves; one that does not answer shows nothing."""
+        try:
+            with contextlib.closing(self.console(name)) as console:
+                return section.is_served(console, back)
+        except ClientError:
+            return False
 
 
 def _lock_out_others(work: Cutover) -> None:

@@ -254,12 +254,14 @@ class DeadMan:
     def run(self) -> t.NoReturn:
         """For ever: whatever fails is logged and tried again."""
         self._catch_up()
+        starts = True
         while True:
             here = self.pooler.placed_side()
             try:
                 attempt = self.sides[here].ask(decision.read_open_epoch)
                 if attempt is None or attempt["leaves"] != here or self._has_served(here, attempt["epoch"]):
-                    self._take_back_late_pause()
+                    self._take_back_late_pause(starts)
+                    starts = False
                     self.sides[here].wait(IDLE_LOOK_SECONDS)
                     continue
                 try:
@@ -270,9 +272,12 @@ class DeadMan:
                 self.log(error.message)
                 time.sleep(0.5)
 
-    def _take_back_late_pause(self) -> None:
-        """No attempt holds clients now, but one has just ended."""
-        if self._attempt_ended_at is None or time.monotonic() - self._attempt_ended_at > LATE_PAUSE_SECONDS:
+    def _take_back_late_pause(self, starts: bool = False) -> None:
+        """No attempt holds clients now, but one has just ended.
+
+        :param starts: it may have ended before we were there; none pauses clients again without having heard from us
+        """
+        if not starts and (self._attempt_ended_at is None or time.monotonic() - self._attempt_ended_at > LATE_PAUSE_SECONDS):
             return
         # A pooler that does not run holds nobody, and systemd says so.
         with contextlib.suppress(PgHaError):
@@ -311,11 +316,13 @@ class DeadMan:
         :raises ClientError: a side could not be reached while arming (nothing was acknowledged)
         """
         epoch, leaves = int(attempt["epoch"]), attempt["leaves"]
-        deadline = time.monotonic() + attempt["budget_ms"] / 1000
+        # Since the attempt began: one that starts again in its midst has no time of its own.
+        left_ms = attempt["budget_ms"] - attempt["age_ms"]
+        deadline = time.monotonic() + left_ms / 1000
         self.pooler.warm()
         self._warm(epoch, decision.other(leaves))
         self.sides[leaves].ask(decision.acknowledge, self.config.name, epoch, "armed")
-        self.log(f"armed for epoch {epoch}: {attempt['budget_ms']} ms until I decide for the {leaves}")
+        self.log(f"armed for epoch {epoch}: {max(0, left_ms)} ms until I decide for the {leaves}")
         serves = self._await_decision(epoch, leaves, deadline)
         self.log(f"epoch {epoch} is decided: the {serves} serves")
         self._serve(epoch, serves, moves=serves != leaves)

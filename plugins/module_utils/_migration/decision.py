@@ -51,8 +51,9 @@ def read_decision(connection: Connection, epoch: int) -> str | None:
 
 
 def read_open_epoch(connection: Connection) -> dict[str, t.Any] | None:
-    """The open attempt on this side: ``{"epoch", "run", "leaves", "budget_ms"}``, or None."""
-    rows = client.query(connection, f"SELECT epoch, run, leaves, budget_ms FROM {schema.SCHEMA}.epoch WHERE state = 'open'")
+    """The open attempt on this side: ``{"epoch", "run", "leaves", "budget_ms", "age_ms"}``, or None. How old it is says the clock of its server alone."""
+    age = "greatest(0, extract(epoch FROM clock_timestamp() - opened_at) * 1000)::bigint AS age_ms"
+    rows = client.query(connection, f"SELECT epoch, run, leaves, budget_ms, {age} FROM {schema.SCHEMA}.epoch WHERE state = 'open'")
     return rows[0] if rows else None
 
 

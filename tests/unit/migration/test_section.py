@@ -285,6 +285,34 @@ def test_a_dead_man_that_died_while_clients_were_held_goes_on_when_it_starts_aga
     assert decision.is_announced(run.ahead, 1, "target"), "clients were let go on before the side was opened"
 
 
+@pytest.mark.parametrize(("attempt", "held"), [(False, False), (True, True)], ids=["it was undone", "it is open"])
+def test_a_dead_man_that_died_while_clients_were_held_and_starts_after_the_attempt_lets_them_go_on(sides, tmp_path, monkeypatch, attempt, held):
+    run = Run(sides, tmp_path)
+    decision.open_epoch(run.here, 1, "test", "source", 60_000)
+    if not attempt:
+        decision.close_epoch(run.here, 1, {})
+    run.pooler.paused = True
+
+    def end(*_arguments):
+        raise Died
+
+    monkeypatch.setattr(dead_man.Side, "wait", end)
+    with pytest.raises(Died):
+        run.dead_man.run()
+    assert run.pooler.paused is held and run.pooler.side == "source"
+
+
+def test_a_dead_man_that_starts_in_the_midst_of_an_attempt_has_no_budget_of_its_own(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    decision.open_epoch(run.here, 1, "test", "source", 60_000)
+    client.query(run.here, f"UPDATE {schema.SCHEMA}.epoch SET opened_at = now() - interval '59 seconds'")
+    run.pooler.paused = True
+    began = time.monotonic()
+    run.dead_man.guard(decision.read_open_epoch(run.here))
+    assert time.monotonic() - began < 5
+    assert not run.pooler.paused and decision.read_decision(run.here, 1) == "source"
+
+
 @pytest.mark.parametrize(
     ("placed", "lost", "attempt", "held"),
     [

@@ -250,6 +250,21 @@ def test_what_fails_before_clients_are_held_leaves_no_slot(there):
     assert there.slots() == {("source", schema.FORWARD_LINK)} and there.subscriptions() == {("target", schema.FORWARD_LINK): True}
 
 
+def test_an_undone_attempt_stays_open_while_a_pooler_holds_its_clients(there, monkeypatch):
+    """Its dead man died after the PAUSE: once it starts again it has to find the attempt."""
+    plain, goes_on = there.dead_man._serve, threading.Event()
+    told = "There is a fault. .* lb1 still holds its clients although the attempt was undone: look at pg-ha-dead-man there"
+    with monkeypatch.context() as patch:
+        patch.setattr(there.dead_man, "_serve", lambda *arguments, **named: (goes_on.wait(20), plain(*arguments, **named)))
+        patch.setattr(section, "barrier_for_all", lambda *_arguments: (_ for _ in ()).throw(GateError("There is a fault.")))
+        with pytest.raises(section.Undone, match=told):
+            there.move("target", budget_seconds=1.0)
+    assert there.pooler.paused and decision.read_open_epoch(there.here)["epoch"] == 1
+    goes_on.set()
+    there.wait_until_served_by("source", 3)
+    assert there.move("target").result["actions"][0] == "epoch 1, left open by test: decided for the source"
+
+
 class Died(BaseException):
     """The process is gone, its sessions stay open as those of a lost host do."""
 
