@@ -13,6 +13,7 @@ import typing as t
 from .._core.errors import GateError, PgHaError
 from .._postgresql import client
 from . import apart, ddl_guard, gates, schema, section, sequences, settle
+from .large_object_fence import LOCKABLE
 from .way_back import NoWayBack, WayBack
 
 if t.TYPE_CHECKING:
@@ -87,9 +88,9 @@ class ByLink:
         sequences.move_ahead(here, ahead, SEQUENCE_MARGIN)
 
     def large_objects(self, here: Connection, ahead: Connection) -> dict[str, t.Any] | None:
-        """State of the large objects, whose content is the same on both sides; None where neither side has any."""
-        any_here, any_ahead = (_has_large_objects(side) for side in (here, ahead))
-        return section.watch_large_objects(here, ahead) if any_here or any_ahead else None
+        """State of the large objects, whose content is the same on both sides; None where neither side has any and nobody can be kept from making one."""
+        watched = _has_large_objects(here) or _has_large_objects(ahead) or client.query_value(here, f"SELECT {LOCKABLE}")
+        return section.watch_large_objects(here, ahead) if watched else None
 
     def carry(self, attempt: section.Attempt, sessions: section.Sessions, watch: section.Watch, steps: section.Steps, deadline: float) -> str:
         """A marker, a barrier, sequences."""
@@ -176,8 +177,8 @@ class ByDump:
         if parity["mismatches"]:
             told = " ".join(mismatch["sentence"] for mismatch in parity["mismatches"][:TOLD])
             raise GateError(f"After the copy {len(parity['mismatches'])} things differ: {told}")
-        if copied["large_objects"] is not None or _has_large_objects(sessions.control):
-            client.query(fence, "LOCK TABLE pg_catalog.pg_largeobject IN SHARE ROW EXCLUSIVE MODE")
+        if copied["large_objects"] is not None or _has_large_objects(sessions.control) or client.query_value(fence, f"SELECT {LOCKABLE}"):
+            sessions.large_objects.take(attempt)
             now = steps.run("large objects", lambda: self._beside_the_fence("look at large objects", self._copier.large_objects, fence, until))
             if now != copied["large_objects"]:
                 raise GateError("Large objects changed while they were copied: no table's fence stops their writers. Stop them and cut over again.")

@@ -20,6 +20,7 @@ from .._postgresql import client
 from .._postgresql.locks import read_holder, take_lock
 from . import decision, gates, guards, journal, schema, section, settle
 from .bring import Bring
+from .large_object_fence import LargeObjectFence
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -135,6 +136,7 @@ class Cutover:
             fence=connect(self.params, self.leaves),
             control=here,
             canceller=connect(self.params, self.leaves),
+            large_objects=LargeObjectFence(connect(self.params, self.leaves)),
             ahead=connect(self.params, self.serves),
             pausers=self.consoles(),
             lookers=self.consoles(),

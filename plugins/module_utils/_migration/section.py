@@ -20,6 +20,7 @@ from .._postgresql import client, large_objects
 from .._postgresql.console import pause_all
 from .._postgresql.timeline import TIMELINE
 from . import decision, guards, schema, sequences
+from .large_object_fence import LargeObjectFence
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -78,6 +79,7 @@ class Sessions:
     :param fence: on the side left, holds the locks and decides (manual transaction)
     :param control: on the side left, autocommit, synchronous_commit on
     :param canceller: on the side left, cancels the fence at the deadline
+    :param large_objects: on the side left, keeps everybody from the large objects
     :param ahead: on the next side, autocommit, synchronous_commit on
     :param pausers: a console per pooler that sends PAUSE
     :param lookers: a console per pooler that reads SHOW DATABASES
@@ -86,6 +88,7 @@ class Sessions:
     fence: Connection
     control: Connection
     canceller: Connection
+    large_objects: LargeObjectFence
     ahead: Connection
     pausers: dict[str, Connection]
     lookers: dict[str, Connection]
@@ -121,7 +124,7 @@ class Watch:
 
     :param tables: quoted names of all guarded tables of the side left, with their oids
     :param timeline: timeline of the next side when its rows were compared (those of a dump: before the section)
-    :param large_objects: state of the large objects of the side left, whose content was compared; None where neither side has any
+    :param large_objects: state of the large objects of the side left, whose content was compared; None where neither side has any and they cannot be locked
     """
 
     tables: tuple[tuple[int, str], ...]
@@ -231,14 +234,15 @@ def _fence(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
     """Lock every table against writers. The server itself ends the transaction when we fall silent."""
     idle_ms = round(attempt.silence_seconds * 1000)
     tables = ", ".join(name for _oid, name in watch.tables)
-    more = ", pg_catalog.pg_largeobject" if watch.large_objects is not None else ""
     statement = (
         f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; SET LOCAL idle_in_transaction_session_timeout = {idle_ms:d}; "
-        f"LOCK TABLE {tables}{more} IN SHARE ROW EXCLUSIVE MODE"
+        f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE"
     )
     for tries_left in (1, 0):
         try:
             client.query(sessions.fence, statement)
+            if watch.large_objects is not None:
+                sessions.large_objects.take(attempt)
             return
         except ClientError as error:
             client.query(sessions.fence, "ROLLBACK")
@@ -444,6 +448,7 @@ def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float,
         schema.guard_function(schema.GuardRefusing(attempt.epoch, attempt.serves)),
         *(f"ALTER ROLE {role} NOLOGIN" for role in attempt.roles),
         guards.for_each_table(watch.undiverted, PROOF),
+        *sessions.large_objects.proof(),
         f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by, ahead_lsn) VALUES ({attempt.epoch}, '{attempt.serves}', '{MOVER}', '{ahead_lsn}')",
         decision.announcement_statement(attempt.epoch, attempt.serves),
         f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')",

@@ -11,7 +11,9 @@ import time
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PgHaError
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, dead_man, decision, guards, schema, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, dead_man, decision, guards, large_object_fence, schema, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByLink
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.way_back import NoWayBack
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 
 from .fakes import ENDPOINTS, Console, FakePooler, PoolerState
@@ -98,6 +100,7 @@ class Run:
             fence=self.connect("source"),
             control=self.connect("source"),
             canceller=self.connect("source"),
+            large_objects=large_object_fence.LargeObjectFence(self.connect("source")),
             ahead=self.connect("target"),
             pausers={"lb1": Console(self.pooler)},
             lookers={"lb1": Console(self.pooler)},
@@ -214,6 +217,116 @@ def test_a_large_object_that_came_after_the_copy_stops_it(sides, tmp_path):
         run.go()
     run.wait_until_served_by("source")
     write(run.here)
+
+
+class LateWriter:
+    """Writes a large object past the poolers while clients are held."""
+
+    def __init__(self, run, user="postgres"):
+        self.run = run
+        self.session = client.connect(run.service_file, "source", application_name="late", user=user)
+        self.outcome = None
+        self.thread = threading.Thread(target=self._write, daemon=True)
+
+    def _write(self):
+        try:
+            client.query(self.session, "SELECT lo_put(4711, 0, 'late')")
+            self.outcome = "acknowledged"
+        except ClientError:
+            self.outcome = "ended" if self.session.closed else "refused"
+
+    def start(self):
+        self.thread.start()
+        deadline = time.monotonic() + 5
+        while not client.query(self.run.here, "SELECT FROM pg_locks WHERE pid = %s AND NOT granted", (self.session.info.backend_pid,)):
+            assert time.monotonic() < deadline and self.thread.is_alive(), f"the writer does not wait: {self.outcome}"
+            time.sleep(0.005)
+
+    def end(self):
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return self.outcome, client.query_value(self.run.here, "SELECT data FROM pg_largeobject WHERE loid = 4711").tobytes()
+
+
+def with_a_large_object(sides, tmp_path, owner="postgres", **changes):
+    for side in sides[:2]:
+        client.query(side, f"SELECT lo_from_bytea(4711, 'copied'); ALTER LARGE OBJECT 4711 OWNER TO {owner}")
+    return Run(sides, tmp_path, **changes)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["and goes on", "and dies"])
+def test_who_waits_to_write_a_large_object_is_not_acknowledged_after_the_decision(sides, tmp_path, dies):
+    run = with_a_large_object(sides, tmp_path)
+    late = LateWriter(run)
+
+    def act(name):
+        if name == "before decide":
+            late.start()
+        if dies and name == "after decide":
+            raise Died
+
+    if dies:
+        with pytest.raises(Died):
+            run.go(act)
+    else:
+        assert run.go(act) == "target"
+    assert late.end() == ("ended", b"copied")
+    run.wait_until_served_by("target")
+
+
+def test_who_comes_after_the_decision_cannot_write_a_large_object_before_the_sessions_are_ended(sides, tmp_path, monkeypatch):
+    """Also when nobody ends them, because the mover has died."""
+    monkeypatch.setattr(large_object_fence, "PATIENCE_SECONDS", 1.5)
+    name = f"late_{time.monotonic_ns()}"
+    client.query(sides[0], f"CREATE ROLE {name} LOGIN")
+    try:
+        run = with_a_large_object(sides, tmp_path, owner=name, roles=(name,))
+        late, idle = LateWriter(run, user=name), LateWriter(run, user=name)
+        assert run.go() == "target"
+        late.start()
+        assert late.end() == ("ended", b"copied")
+        with pytest.raises(ClientError):
+            client.query(idle.session, "SELECT pg_sleep(20)")
+    finally:
+        deadline = time.monotonic() + 10
+        while client.query(sides[0], "SELECT FROM pg_locks WHERE relation = 'pg_largeobject'::regclass"):
+            assert time.monotonic() < deadline, "the lock stays"
+            time.sleep(0.05)
+        for side in sides[:2]:
+            client.query(side, "SELECT lo_unlink(4711)")
+        client.query(sides[0], f"DROP ROLE {name}")
+
+
+def test_when_it_is_undone_large_objects_are_written_again_at_once(sides, tmp_path):
+    run = with_a_large_object(sides, tmp_path, budget_seconds=8.0)
+    late = LateWriter(run)
+
+    def fail(name):
+        if name == "after barrier":
+            late.start()
+            raise GateError("There is a fault.")
+
+    with pytest.raises(section.Undone, match="There is a fault"):
+        run.go(fail)
+    undone = time.monotonic()
+    assert late.end() == ("acknowledged", b"lateed") and time.monotonic() - undone < 2
+
+
+def test_without_the_fence_of_the_large_objects_nothing_is_decided(sides, tmp_path):
+    run = with_a_large_object(sides, tmp_path)
+
+    def fell(name):
+        if name == "before decide":
+            client.query(run.here, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'pg_largeobject'::regclass AND mode = 'ShareLock'")
+            time.sleep(0.2)
+
+    with pytest.raises(section.Undone, match="the fence of the large objects does not stand"):
+        run.go(fell)
+    run.wait_until_served_by("source")
+
+
+def test_the_first_large_object_of_all_is_kept_from_being_made_too(sides):
+    assert ByLink(NoWayBack()).large_objects(*sides[:2]) == {"pages": 0, "objects": 0}
 
 
 def test_large_objects_that_differ_stop_it_before_clients_are_held(sides, tmp_path):
