@@ -46,6 +46,8 @@ BEAT_SECONDS = 0.2
 # How long a pooler that starts waits for a side: of several hosts the first ones may be gone.
 START_ANSWER_SECONDS = 8.0
 IDLE_LOOK_SECONDS = 1.0
+# How often one at rest asks the other side whether its clients belong there.
+OTHER_LOOK_SECONDS = 10.0
 # How long after an attempt its PAUSE may still come: a network delivers late what was sent into it before it was cut, until the sender gives up
 # (tcp_user_timeout, 10 s). Whoever pauses the pooler by hand at another time has a reason.
 LATE_PAUSE_SECONDS = 60.0
@@ -250,6 +252,7 @@ class DeadMan:
         self.pooler = Pooler(config)
         self.sides = {side: Side(config, side) for side in decision.SIDES}
         self._attempt_ended_at: float | None = None
+        self._other_look_at = 0.0
 
     def run(self) -> t.NoReturn:
         """For ever: whatever fails is logged and tried again."""
@@ -260,6 +263,7 @@ class DeadMan:
             try:
                 attempt = self.sides[here].ask(decision.read_open_epoch)
                 if attempt is None or attempt["leaves"] != here or self._has_served(here, attempt["epoch"]):
+                    self._come_over(here)
                     self._take_back_late_pause(starts)
                     starts = False
                     self.sides[here].wait(IDLE_LOOK_SECONDS)
@@ -270,7 +274,34 @@ class DeadMan:
                     self._attempt_ended_at = time.monotonic()
             except PgHaError as error:
                 self.log(error.message)
+                self._come_over(here)
                 time.sleep(0.5)
+
+    def _come_over(self, here: str) -> None:
+        """Nothing is open, and the other side says itself that it serves: the pooler was built anew, on the side that was left.
+
+        Its word is enough where this side does not answer: whoever had taken the clients from it would have decided that there.
+        """
+        if time.monotonic() < self._other_look_at:
+            return
+        self._other_look_at = time.monotonic() + OTHER_LOOK_SECONDS
+        name = decision.other(here)
+        with contextlib.suppress(PgHaError):
+            other = self.sides[name]
+            known = other.ask(decision.read_history, name)
+            if not known or decision.plan_serving(known) != name or other.ask(decision.read_open_epoch) is not None:
+                return
+            if not self._is_left(here) and decision.plan_serving(known, self._history(here)) == name:
+                other.ask(decision.acknowledge, self.config.name, max(known)[0], "read")
+                self.pooler.turn(name)
+                self.log(f"the pooler led to the {here} though the {name} serves: it is turned")
+
+    def _history(self, side: str) -> list[tuple[int, str]]:
+        """What a side knows; one that does not answer has told us nothing."""
+        try:
+            return list(self.sides[side].ask(decision.read_history, side))
+        except PgHaError:
+            return []
 
     def _take_back_late_pause(self, starts: bool = False) -> None:
         """No attempt holds clients now, but one has just ended.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 import time
@@ -312,6 +313,30 @@ def test_when_it_is_undone_large_objects_are_written_again_at_once(sides, tmp_pa
     assert late.end() == ("acknowledged", b"lateed") and time.monotonic() - undone < 2
 
 
+def test_the_server_holds_the_large_objects_when_the_mover_is_killed_and_lets_go_by_the_decision(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    held = "SELECT pid FROM pg_locks WHERE relation = 'pg_largeobject'::regclass AND mode = 'ShareLock'"
+
+    def mover():
+        large_object_fence.LargeObjectFence(run.connect("source")).take(run.attempt)
+        time.sleep(60)
+
+    process = multiprocessing.get_context("fork").Process(target=mover)
+    process.start()
+    deadline = time.monotonic() + 10
+    while not client.query(run.here, held):
+        assert time.monotonic() < deadline, "it is not locked"
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.kill()
+    process.join()
+    time.sleep(1)
+    assert client.query(run.here, held)
+    decision.compete(run.here, 1, "source", "lb1")
+    time.sleep(0.5)
+    assert not client.query(run.here, held)
+
+
 def test_without_the_fence_of_the_large_objects_nothing_is_decided(sides, tmp_path):
     run = with_a_large_object(sides, tmp_path)
 
@@ -413,6 +438,47 @@ def test_a_dead_man_that_died_while_clients_were_held_and_starts_after_the_attem
     with pytest.raises(Died):
         run.dead_man.run()
     assert run.pooler.paused is held and run.pooler.side == "source"
+
+
+@pytest.mark.parametrize(
+    ("decided", "opened", "lost", "comes"),
+    [
+        ("target", None, None, True),
+        ("target", None, "source", True),
+        ("target", "target", None, False),
+        ("target", "source", None, False),
+        ("source", None, None, False),
+    ],
+    ids=["decided for the other", "and this one is lost", "but the other is left just now", "but this one is left just now", "undone"],
+)
+def test_a_pooler_that_was_built_anew_on_the_side_that_was_left_comes_over(sides, tmp_path, monkeypatch, decided, opened, lost, comes):
+    run = Run(sides, tmp_path)
+    decision.open_epoch(run.here, 1, "test", "source", 1000)
+    decision.compete(run.here, 1, decided, "mover")
+    decision.acknowledge(run.here, "lb1", 2, "served")
+    if decided == "target":
+        decision.announce(run.ahead, 1, "target")
+    decision.close_epoch(run.here, 1, {})
+    if opened:
+        decision.open_epoch(run.here if opened == "source" else run.ahead, 2, "test", opened, 1000)
+    if lost:
+        plain = dead_man.Side.ask
+
+        def ask(side, question, *arguments, **bound):
+            if side.name == lost:
+                raise ClientError("The side is lost.")
+            return plain(side, question, *arguments, **bound)
+
+        monkeypatch.setattr(dead_man.Side, "ask", ask)
+
+    def end(*_arguments):
+        raise Died
+
+    monkeypatch.setattr(dead_man.Side, "wait", end)
+    monkeypatch.setattr(dead_man.DeadMan, "_catch_up", lambda man: None)
+    with pytest.raises(Died):
+        run.dead_man.run()
+    assert run.pooler.side == ("target" if comes else "source")
 
 
 def test_a_dead_man_that_starts_in_the_midst_of_an_attempt_has_no_budget_of_its_own(sides, tmp_path):
