@@ -26,7 +26,8 @@ def retire_link(ahead: Connection, here: Connection, name: str) -> None:
     :param here: session on the publisher, which keeps the slot
     :raises WaitTimeout: the slot's walsender does not end
     """
-    if client.query_value(ahead, "SELECT count(*) FROM pg_subscription WHERE subname = %s", (name,)):
+    statement = "SELECT FROM pg_subscription WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    if client.query(ahead, statement, (name,)):
         drop_subscription(ahead, name)
     drop_slot(here, name)
 
@@ -39,11 +40,11 @@ def drop_subscription(subscriber: Connection, name: str) -> None:
 
 
 def drop_slot(publisher: Connection, name: str) -> None:
-    """Drop a slot, if it is there, once nobody uses it.
+    """Drop a slot of this database, if it is there, once nobody uses it: a server with several databases has several migrations.
 
     :raises WaitTimeout: its walsender does not end
     """
-    statement = "SELECT slot_name, active FROM pg_replication_slots WHERE slot_name = %s"
+    statement = "SELECT slot_name, active FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()"
     rows = wait_until(
         lambda: client.query(publisher, statement, (name,)),
         lambda found: not found or not found[0]["active"],

@@ -52,9 +52,14 @@ class WayBack:
 
         :param here: session on the side that is left
         :param ahead: session on the next side
-        :raises GateError: the side that is left cannot reach the next one; nothing of it stays
+        :raises GateError: the side that is left cannot reach the next one, or another database's migration has the slot; nothing of it stays
         """
         self.undo(here, ahead)
+        if elsewhere := client.query(ahead, "SELECT database FROM pg_replication_slots WHERE slot_name = %s", (self._name,)):
+            raise GateError(
+                f"There would be no way back: slot {self._name} on the {self._serves} is that of database {elsewhere[0]['database']}. "
+                "Retire that migration first, or decide to go without (pg_ha_way_back: false)."
+            )
         statement = subscription_statement(self._name, self._link.conninfo(self._name), here.server_version, slot=None)
         try:
             _publish(ahead, self._name, self._leaves)

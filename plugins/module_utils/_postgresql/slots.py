@@ -101,7 +101,8 @@ def read_given_up(publisher: Connection, subscriber: Connection, slot: SlotWal |
     left = [f"slot {slot.name}"]
     if client.query(publisher, "SELECT FROM pg_publication WHERE pubname = %s", (slot.name,)):
         left.append("its publication")
-    if client.query(subscriber, "SELECT FROM pg_subscription WHERE subname = %s", (slot.name,)):
+    subscribed = "SELECT FROM pg_subscription WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    if client.query(subscriber, subscribed, (slot.name,)):
         left.append("its subscription")
     return given_up(slot.name, f"the server has invalidated slot {slot.name}, which held back more WAL than {kept}", left)
 

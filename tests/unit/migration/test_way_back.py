@@ -303,6 +303,34 @@ def test_a_run_that_died_is_finished_and_the_way_back_has_no_gap(there, monkeypa
     assert there.compare()["mismatches"] == []
 
 
+@pytest.fixture
+def elsewhere(there):
+    """A session in another database of the same server, which is migrated too."""
+    name = f"{there.names['source']}_2"
+    there.server.create_database(name)
+    session = client.connect(there.service_file, "source", application_name="test", dbname=name)
+    yield session
+    client.query(there.here, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_the_way_back_of_another_database_on_the_side_that_is_left_is_another_one(there, elsewhere):
+    name = schema.REVERSE_LINK
+    options = "connect = false, slot_name = NONE"
+    client.query(elsewhere, f"CREATE SUBSCRIPTION {name} CONNECTION 'dbname=nowhere' PUBLICATION {name} WITH ({options})")
+    try:
+        assert there.move("target").result["evidence"]["way_back"]["follows"]
+    finally:
+        client.query(elsewhere, f"DROP SUBSCRIPTION {name}")
+
+
+def test_the_slot_of_another_databases_way_back_stays(there, elsewhere):
+    client.query(elsewhere, "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (schema.REVERSE_LINK,))
+    with pytest.raises(GateError, match=f"no way back: slot ha_migration_reverse on the target is that of database {there.names['source']}_2"):
+        there.move("target")
+    assert not any(statement.startswith("PAUSE") for statement in there.pooler.log)
+    assert client.query(elsewhere, "SELECT FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()", (schema.REVERSE_LINK,))
+
+
 def test_a_side_that_cannot_be_reached_is_known_before_clients_are_held(there):
     evidence = there.compare()
     with pytest.raises(GateError, match=r"no way back: the source cannot follow the target as role postgres at 127.0.0.1:1\b"):
