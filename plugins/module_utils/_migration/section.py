@@ -133,6 +133,16 @@ class Watch:
     large_objects: dict[str, t.Any] | None
 
 
+INSUFFICIENT_PRIVILEGE = "42501"
+# How long a vacuum is waited for before clients are held.
+GAP_SECONDS = 60.0
+VACUUMED = """
+    SELECT l.pid, format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_locks l
+    JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
+      AND (c.oid = ANY (%s::oid[]) OR c.relname IN ('pg_largeobject', 'pg_largeobject_metadata'))"""
+
+
 class Undone(PgHaError):
     """The section was undone: clients go on at the side they were on, nothing was lost."""
 
@@ -169,6 +179,7 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
     because the server reads its catalogs for it. EXPLAIN plans the fence's proof without executing anything.
 
     :raises ClientError: a table is locked (as the fence would have found it), or a side does not answer
+    :raises GateError: a table is vacuumed and cannot be taken from that, or what was watched has changed
     """
     client.query(
         sessions.fence,
@@ -189,6 +200,7 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
     if watch.large_objects is not None:
         client.query(sessions.canceller, LARGE_OBJECTS_STATE)
     behind(sessions.lookers, attempt)
+    await_gap(sessions.control, watch)
 
 
 def _until_decided(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps, carry: Carry) -> None:
@@ -253,12 +265,32 @@ def _fence(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
 
 def cancel_autovacuum(connection: Connection) -> int:
     """Cancel automatic vacuums of this database: PostgreSQL itself would do so for the fence only after deadlock_timeout, and never
-    for one against wraparound. They start again by themselves. Returns how many were cancelled."""
-    rows = client.query(
-        connection,
-        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = current_database()",
-    )
+    for one against wraparound. They start again by themselves. Returns how many were cancelled; who may not do it (no superuser, before 18) cancels none."""
+    try:
+        rows = client.query(
+            connection,
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = current_database()",
+        )
+    except ClientError as error:
+        if error.details.get("sqlstate") != INSUFFICIENT_PRIVILEGE:
+            raise
+        return 0
     return len(rows)
+
+
+def await_gap(connection: Connection, watch: Watch, bound_seconds: float | None = None) -> None:
+    """Nobody vacuums or analyzes a table that the fence will lock; who may not cancel it waits for its end, while nobody is held.
+
+    :raises GateError: one goes on for too long; names table and session
+    """
+    bound = time.monotonic() + (GAP_SECONDS if bound_seconds is None else bound_seconds)
+    while found := client.query(connection, VACUUMED, ([oid for oid, _name in watch.tables],)):
+        if not cancel_autovacuum(connection) and time.monotonic() > bound:
+            told = ", ".join(f"{row['name']} (session {row['pid']})" for row in found)
+            raise GateError(
+                f"{told} is vacuumed or analyzed, which the fence would wait for and this administrator may not cancel: wait for its end, run again."
+            )
+        time.sleep(0.1)
 
 
 def last_look(sessions: Sessions, watch: Watch) -> None:

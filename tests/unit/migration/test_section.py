@@ -220,6 +220,45 @@ def test_a_large_object_that_came_after_the_copy_stops_it(sides, tmp_path):
     write(run.here)
 
 
+@pytest.fixture
+def vacuumed(sides):
+    """A table that is vacuumed automatically and slowly as soon as it is called for, and a role that may not cancel it."""
+    here, name = sides[0], f"admin_{time.monotonic_ns()}"
+    client.query(here, f"CREATE ROLE {name} LOGIN IN ROLE pg_signal_backend, pg_read_all_stats")
+    for side in sides[:2]:
+        client.query(side, "CREATE TABLE public.slow (id int, note text)")
+    client.query(here, "INSERT INTO public.slow SELECT g, repeat('x', 900) FROM generate_series(1, 3000) g; DELETE FROM public.slow")
+
+    def begin():
+        client.query(
+            here,
+            "ALTER TABLE public.slow SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1, "
+            "autovacuum_vacuum_scale_factor = 0)",
+        )
+        client.query(here, "ALTER SYSTEM SET autovacuum_naptime = 1")
+        client.query(here, "SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 60
+        while not client.query(here, "SELECT FROM pg_locks WHERE relation = 'public.slow'::regclass AND mode = 'ShareUpdateExclusiveLock'"):
+            assert time.monotonic() < deadline, "nobody vacuums"
+            time.sleep(0.1)
+        return name
+
+    yield begin
+    client.query(here, "ALTER SYSTEM RESET autovacuum_naptime")
+    client.query(here, "SELECT pg_reload_conf()")
+    client.query(here, f"DROP ROLE {name}")
+
+
+def test_who_may_not_cancel_an_automatic_vacuum_waits_for_its_end_before_clients_are_held(sides, tmp_path, vacuumed):
+    run = Run(sides, tmp_path)
+    plain = client.connect(run.service_file, "source", application_name="ha_migration test", user=vacuumed())
+    assert section.cancel_autovacuum(plain) == 0
+    with pytest.raises(GateError, match=r"^public.slow \(session \d+\) is vacuumed or analyzed, .* may not cancel"):
+        section.await_gap(plain, run.watch, 0.3)
+    # A superuser's own fence waits for nobody.
+    section.await_gap(run.here, run.watch, 5)
+
+
 class LateWriter:
     """Writes a large object past the poolers while clients are held."""
 
