@@ -285,11 +285,10 @@ def await_gap(connection: Connection, watch: Watch, bound_seconds: float | None 
     """
     bound = time.monotonic() + (GAP_SECONDS if bound_seconds is None else bound_seconds)
     while found := client.query(connection, VACUUMED, ([oid for oid, _name in watch.tables],)):
-        if not cancel_autovacuum(connection) and time.monotonic() > bound:
+        cancel_autovacuum(connection)
+        if time.monotonic() > bound:
             told = ", ".join(f"{row['name']} (session {row['pid']})" for row in found)
-            raise GateError(
-                f"{told} is vacuumed or analyzed, which the fence would wait for and this administrator may not cancel: wait for its end, run again."
-            )
+            raise GateError(f"The fence would wait for a vacuum or analyze that this administrator may not cancel, of {told}: wait for its end and run again.")
         time.sleep(0.1)
 
 

@@ -237,7 +237,7 @@ def vacuumed(sides):
         )
         client.query(here, "ALTER SYSTEM SET autovacuum_naptime = 1")
         client.query(here, "SELECT pg_reload_conf()")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not client.query(here, "SELECT FROM pg_locks WHERE relation = 'public.slow'::regclass AND mode = 'ShareUpdateExclusiveLock'"):
             assert time.monotonic() < deadline, "nobody vacuums"
             time.sleep(0.1)
@@ -253,7 +253,7 @@ def test_who_may_not_cancel_an_automatic_vacuum_waits_for_its_end_before_clients
     run = Run(sides, tmp_path)
     plain = client.connect(run.service_file, "source", application_name="ha_migration test", user=vacuumed())
     assert section.cancel_autovacuum(plain) == 0
-    with pytest.raises(GateError, match=r"^public.slow \(session \d+\) is vacuumed or analyzed, .* may not cancel"):
+    with pytest.raises(GateError, match=r"may not cancel, of public.slow \(session \d+\): wait"):
         section.await_gap(plain, run.watch, 0.3)
     # A superuser's own fence waits for nobody.
     section.await_gap(run.here, run.watch, 5)
