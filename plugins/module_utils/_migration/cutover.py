@@ -14,7 +14,7 @@ import json
 import time
 import typing as t
 
-from .._core.errors import ClientError, GateError, PgHaError
+from .._core.errors import ClientError, GateError, PgHaError, UnknownState
 from .._core.outcome import Outcome
 from .._postgresql import client
 from .._postgresql.locks import read_holder, take_lock
@@ -233,12 +233,18 @@ class Cutover:
         self.actions.append(f"epoch {attempt.epoch}: the {self.serves} serves")
 
     def resume(self, open_epoch: dict[str, t.Any]) -> str:
-        """An attempt that an earlier run left open: compete for it, then finish or undo what was decided; returns the side that serves."""
+        """An attempt that an earlier run left open: compete for it, then finish or undo what was decided; returns the side that serves.
+
+        :raises UnknownState: both sides were decided for
+        """
         epoch = open_epoch["epoch"]
         control = connect(self.params, self.leaves)
-        decided = decision.compete(control, epoch, self.leaves, self.params["run"])
-        decision.acknowledge(control, section.MOVER, epoch, "settled")
-        client.query(control, f"SELECT pg_notify('{schema.CHANNEL}', 'decided {epoch}')")
+        decided = section.decide_again(self.attempt(epoch), control, self.ahead, self.params["run"])
+        if decided == self.leaves and decision.is_announced(self.ahead, epoch, self.serves):
+            raise UnknownState(
+                f"Epoch {epoch} was announced on the {self.serves}, and the {self.leaves}, which forgot it in a failover, was decided for: both may have "
+                "taken writes. Stop the applications and compare both sides by hand; nothing was changed."
+            )
         self.actions.append(f"epoch {epoch}, left open by {open_epoch['run']}: decided for the {decided}")
         if decided == self.serves:
             self.forward(self.attempt(epoch), self.open_sessions())

@@ -371,30 +371,55 @@ class DeadMan:
         Where that side does not answer, the announcement on the other one tells as much. While neither does, clients are served by the side that
         the epoch leaves: its guard decides what they may do.
         """
-        opens, answers, woken = decision.other(leaves), True, False
+        opens, answers, unsure, woken = decision.other(leaves), True, False, False
         while True:
             rest = deadline - time.monotonic()
             late = rest <= 0
             try:
-                if (late or not answers) and self._announced(epoch, opens, ANNOUNCEMENT_ANSWER_SECONDS if late else min(ANNOUNCEMENT_ANSWER_SECONDS, rest)):
+                within = ANNOUNCEMENT_ANSWER_SECONDS if late else min(ANNOUNCEMENT_ANSWER_SECONDS, rest)
+                if (late or not answers) and not unsure and self._announced(epoch, opens, within):
                     return opens
                 if late:
-                    return str(self.sides[leaves].ask(decision.compete, epoch, leaves, self.config.name))
-                decided = self.sides[leaves].ask(decision.read_decision, epoch, within=min(ANSWER_SECONDS, rest))
-                if decided is not None:
-                    return str(decided)
+                    decided = self.sides[leaves].ask(decision.compete, epoch, leaves, self.config.name)
+                else:
+                    decided = self.sides[leaves].ask(decision.read_decision, epoch, within=min(ANSWER_SECONDS, rest))
                 answers = True
+                unsure = decided is not None and not self._stays(epoch, leaves, str(decided))
+                if decided is not None and not unsure:
+                    return str(decided)
+                if unsure and late:
+                    self._serve_undecided(leaves)
                 if woken:
                     self._beat(epoch, opens)
                 woken = self.sides[leaves].wait(min(0.05, max(0.0, deadline - time.monotonic())))
             except PgHaError as error:
                 self.log(error.message)
-                answers = False
+                answers = unsure = False
                 if late:
                     self._serve_undecided(leaves)
                 else:
                     self._beat(epoch, opens)
                 time.sleep(1.0 if late else min(0.1, max(0.0, deadline - time.monotonic())))
+
+    def _stays(self, epoch: int, leaves: str, decided: str) -> bool:
+        """Whether what was read on the side that is left may be acted on.
+
+        A cluster shows a decision that its next leader would not have, when the wait for its standby was broken off. A commit of our own covers it.
+        Without that the pooler stays where it is, and so do its clients: the leader refuses them, and no other one is open.
+        """
+        if decided == leaves or leaves == "source":
+            return True
+        side = self.sides[leaves]
+        pid = side.ask(lambda connection: connection.info.backend_pid)
+        try:
+            side.ask(decision.confirm, self.config.name, epoch, "read")
+        except PgHaError as error:
+            self.log(error.message)
+            with contextlib.suppress(PgHaError):
+                # It would wait for the standby for ever, whatever becomes of us.
+                side.ask(client.query, "SELECT pg_terminate_backend(%s)", (pid,))
+            return False
+        return True
 
     def _beat(self, epoch: int, opens: str) -> None:
         """Tell the next side that we reach it: asked to (something woke us), or because whoever may ask does not reach us."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import typing as t
 
+from .._core.errors import ClientError
 from .._postgresql import client
 from . import schema
 
@@ -99,6 +100,17 @@ def acknowledge(connection: Connection, keeper: str, epoch: int, state: str) -> 
     )
 
 
+def confirm(connection: Connection, keeper: str, epoch: int, state: str) -> None:
+    """As :func:`acknowledge`, of one who acts on what was read before: a decision may be visible that no standby has, and the next leader would not know it.
+
+    :raises ClientError: a warning came: the wait for a standby was broken off
+    """
+    del connection.notices[:]
+    acknowledge(connection, keeper, epoch, state)
+    if connection.notices:
+        raise ClientError(f"What was decided in epoch {epoch} is not known to be on a standby: {' '.join(connection.notices[0].split())}")
+
+
 def beat(connection: Connection, keeper: str, epoch: int) -> None:
     """Say on the next side that a keeper reaches it. Nothing rests on its durability, so it waits for no standby."""
     client.query(
@@ -141,9 +153,13 @@ def read_history(connection: Connection, side: str) -> list[tuple[int, str]]:
 
 
 def plan_serving(*histories: list[tuple[int, str]]) -> str:
-    """The side that serves, by the newest epoch of what could be read; the source while nothing was ever decided (pure)."""
+    """The side that serves, by the newest epoch of what could be read; the source while nothing was ever decided (pure).
+
+    Where both sides claim one epoch, the target was left in it and has forgotten that in a failover (the source is one server and forgets nothing): what it
+    has decided since is believed, as every pooler does that reaches it.
+    """
     known = [entry for history in histories for entry in history]
-    return max(known)[1] if known else "source"
+    return max(known, key=lambda entry: (entry[0], entry[1] == "target"))[1] if known else "source"
 
 
 def next_epoch(connection: Connection) -> int:

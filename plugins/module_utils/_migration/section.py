@@ -10,6 +10,7 @@ a crash there leaves. Steps before the decision undo themselves; after its commi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import typing as t
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from .._core.errors import ClientError, GateError, PgHaError, UnknownState
 from .._postgresql import client, large_objects
 from .._postgresql.console import pause_all
+from .._postgresql.quoting import literal
 from .._postgresql.timeline import TIMELINE
 from . import decision, guards, schema, sequences
 from .large_object_fence import LargeObjectFence
@@ -164,7 +166,7 @@ def run_section(attempt: Attempt, sessions: Sessions, watch: Watch, steps: Steps
         _until_decided(attempt, sessions, watch, steps, carry or carry_over_link)
         return attempt.serves
     except PgHaError as error:
-        decided = _settle(attempt, sessions, reconnect)
+        decided = _settle(attempt, sessions, reconnect, isinstance(error, UnknownState))
         if decided == attempt.serves:
             return decided
         raise Undone(
@@ -476,11 +478,9 @@ def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float,
     if time.monotonic() > deadline - margin(attempt):
         raise GateError("Too little of the budget was left for the decision.")
     statements = [
-        schema.guard_function(schema.GuardRefusing(attempt.epoch, attempt.serves)),
-        *(f"ALTER ROLE {role} NOLOGIN" for role in attempt.roles),
+        *_decision_statements(attempt, MOVER, ahead_lsn),
         guards.for_each_table(watch.undiverted, PROOF),
         *sessions.large_objects.proof(),
-        f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by, ahead_lsn) VALUES ({attempt.epoch}, '{attempt.serves}', '{MOVER}', '{ahead_lsn}')",
         decision.announcement_statement(attempt.epoch, attempt.serves),
         f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')",
     ]
@@ -514,22 +514,62 @@ PROOF = (
 EXPLAIN_PROOF = "EXECUTE 'EXPLAIN DELETE FROM ' || name || ' WHERE false';"
 
 
-def _settle(attempt: Attempt, sessions: Sessions, reconnect: t.Callable[[], Connection]) -> str:
+def _settle(attempt: Attempt, sessions: Sessions, reconnect: t.Callable[[], Connection], committed: bool) -> str:
     """After a failure: end the fence and compete for the side that we leave; what stands then is the truth.
 
+    :param committed: the decision's commit may have come to pass
     :raises UnknownState: the decision cannot be read; every dead man goes on asking, and so does a re-run
     """
     sessions.fence.close()
     try:
-        fresh = reconnect()
-        decided = decision.compete(fresh, attempt.epoch, attempt.leaves, MOVER)
-        decision.acknowledge(fresh, MOVER, attempt.epoch, "settled")
-        client.query(fresh, f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')")
+        return decide_again(attempt, reconnect(), sessions.ahead if committed else None, MOVER)
     except ClientError as error:
         raise UnknownState(
             f"It could not be read who serves (epoch {attempt.epoch}): {error.message} The poolers find out by themselves; run the same playbook again."
         ) from error
+
+
+# How long a next side may take to say whether it has the announcement.
+ANNOUNCED_SECONDS = 1.0
+
+
+def decide_again(attempt: Attempt, here: Connection, ahead: Connection | None, by: str) -> str:
+    """Compete for an attempt whose decision we do not know, and return what stands.
+
+    The next side may have the announcement of a decision that the side left has forgotten: its leader died before a standby had it. It is open then,
+    and the side left is closed once more.
+
+    :param here: on the side that is left, synchronous_commit on
+    :param ahead: on the next side; None where no announcement can be there
+    :raises ClientError: the side that is left does not answer, or does not promise that it keeps what stands
+    """
+    if ahead is not None and decision.read_decision(here, attempt.epoch) is None and _has_announcement(attempt, ahead):
+        # A dead man may have been quicker on that side: then its row stands, and nothing of this.
+        with contextlib.suppress(ClientError):
+            schema.with_transaction(here, _decision_statements(attempt, by, None))
+    decided = decision.compete(here, attempt.epoch, attempt.leaves, by)
+    decision.confirm(here, MOVER, attempt.epoch, "settled")
+    client.query(here, f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')")
     return decided
+
+
+def _has_announcement(attempt: Attempt, ahead: Connection) -> bool:
+    """A side that does not answer has told us nothing."""
+    try:
+        with client.bounded(ahead, ANNOUNCED_SECONDS):
+            return decision.is_announced(ahead, attempt.epoch, attempt.serves)
+    except ClientError:
+        return False
+
+
+def _decision_statements(attempt: Attempt, by: str, ahead_lsn: str | None) -> list[str]:
+    """What closes the side that is left and says so; fails where the attempt is decided already (pure)."""
+    position = "NULL" if ahead_lsn is None else literal(ahead_lsn)
+    return [
+        schema.guard_function(schema.GuardRefusing(attempt.epoch, attempt.serves)),
+        *(f"ALTER ROLE {role} NOLOGIN" for role in attempt.roles),
+        f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by, ahead_lsn) VALUES ({attempt.epoch}, '{attempt.serves}', {literal(by)}, {position})",
+    ]
 
 
 def wait_until_served(attempt: Attempt, sessions: Sessions, steps: Steps, bound_seconds: float, patience_seconds: float = 1.0) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PgHaError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PgHaError, UnknownState
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, dead_man, decision, guards, large_object_fence, schema, section
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByLink
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.way_back import NoWayBack
@@ -554,6 +554,66 @@ def test_a_dead_man_that_starts_while_a_side_is_lost_lets_clients_go_on_unless_a
         monkeypatch.setattr(run.dead_man.sides[side], "ask", lose)
     run.dead_man._catch_up()
     assert run.pooler.paused is held and run.pooler.side == placed
+
+
+@pytest.fixture
+def without_standby(postgresql_server):
+    """Call it, and no commit that is asked to be synchronous ends; again, and they do."""
+    admin = client.connect(postgresql_server.service_file, "source", application_name="test", settings={"synchronous_commit": "local"})
+
+    def be(gone):
+        client.query(admin, f"ALTER SYSTEM SET synchronous_standby_names = '{'nobody' if gone else ''}'")
+        client.query(admin, "SELECT pg_reload_conf()")
+        time.sleep(0.2)
+
+    yield be
+    be(False)
+    admin.close()
+
+
+def test_a_dead_man_acts_on_no_decision_of_a_cluster_that_no_standby_has(sides, tmp_path, without_standby):
+    run = Run(sides, tmp_path)
+    run.pooler.side, run.pooler.paused = "target", True
+    decision.open_epoch(run.ahead, 1, "test", "target", 60_000)
+    attempt = decision.read_open_epoch(run.ahead)
+    keeper = threading.Thread(target=run.dead_man.guard, args=(attempt,), daemon=True)
+    keeper.start()
+    deadline = time.monotonic() + 5
+    while "lb1" not in decision.read_acknowledged(run.ahead, 1, "armed"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    without_standby(True)
+    for side in (run.ahead, run.here):
+        client.query(side, "SET synchronous_commit = local")
+    decision.compete(run.ahead, 1, "source", "mover")
+    decision.announce(run.here, 1, "source")
+    time.sleep(3)
+    assert (run.pooler.side, run.pooler.paused) == ("target", True)
+    # Of those that it gave up none waits for ever.
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name LIKE 'ha_migration dead man%'"
+    assert client.query_value(run.here, waiting) <= 1
+    without_standby(False)
+    run.wait_until_served_by("source", 5)
+    keeper.join(5)
+
+
+def test_what_was_announced_is_believed_where_the_side_that_is_left_has_forgotten_it(sides, tmp_path):
+    run = Run(sides, tmp_path)
+
+    def fail_over(name):
+        """The decision's commit was not answered, and the next leader has nothing of it."""
+        if name == "after decide":
+            deadline = time.monotonic() + 5
+            while not decision.is_announced(run.ahead, 1, "target"):
+                assert time.monotonic() < deadline
+            client.query(run.here, "DELETE FROM ha_migration.decision")
+            client.query(run.here, schema.guard_function(schema.GuardPermissive()))
+            raise UnknownState("Nobody has answered.")
+
+    assert run.go(fail_over) == "target"
+    assert decision.read_decision(run.here, 1) == "target" and refused(run.here)
+    run.wait_until_served_by("target")
+    write(run.ahead)
 
 
 def test_who_comes_second_reads_what_the_first_decided(sides, tmp_path):

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PlanError, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PlanError, UnknownState, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, schema, section, settle
@@ -329,6 +329,39 @@ def test_the_slot_of_another_databases_way_back_stays(there, elsewhere):
         there.move("target")
     assert not any(statement.startswith("PAUSE") for statement in there.pooler.log)
     assert client.query(elsewhere, "SELECT FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()", (schema.REVERSE_LINK,))
+
+
+@pytest.mark.parametrize("competed", [False, True], ids=["nobody has competed", "a dead man was quicker"])
+def test_a_leader_that_forgot_the_roll_back_is_closed_again_or_the_contradiction_told(there, monkeypatch, competed):
+    """The next leader has neither decision nor fence, and the source has the announcement."""
+    there.move("target")
+    plain = section.Steps.run
+
+    def run(self, name, step):
+        self.observe = lambda seen: (_ for _ in ()).throw(Died) if seen == "after flip" else None
+        return plain(self, name, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(section.Steps, "run", run)
+        with pytest.raises(Died):
+            there.move("source")
+    client.query(there.ahead, f"DELETE FROM {schema.SCHEMA}.decision WHERE serves = 'source'")
+    client.query(there.ahead, schema.guard_function(schema.GuardPermissive()))
+    if competed:
+        decision.compete(there.ahead, 2, "target", "lb2")
+    client.query(
+        there.here,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY (%s) AND application_name LIKE 'ha_migration cutover%%'",
+        (list(there.names.values()),),
+    )
+    if competed:
+        with pytest.raises(UnknownState, match="Epoch 2 was announced on the source, and the target, which forgot it in a failover, was decided for: both"):
+            there.cut_over(serves="source", way_back=there.way_back())
+        return
+    assert there.cut_over(serves="source", way_back=there.way_back()).result["serves"] == "source"
+    assert there.refused(there.ahead) and decision.read_decision(there.ahead, 2) == "source"
+    there.wait_until_served_by("source", 3)
+    there.write(there.here)
 
 
 def test_a_side_that_cannot_be_reached_is_known_before_clients_are_held(there):
