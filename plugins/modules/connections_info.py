@@ -38,6 +38,10 @@ options:
   patroni_ca_file:
     description: CA certificate that verifies them.
     type: path
+  source_gone:
+    description: The source was lost or switched off for good. It is no problem then where the target itself says that it serves.
+    type: bool
+    default: false
   clock_skew_seconds:
     description: By how much the clocks of the servers may differ from the one of this host.
     type: float
@@ -87,6 +91,7 @@ clocks:
 
 import locale
 import typing as t
+from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._connections import client, plan
@@ -94,7 +99,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._connections.model i
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.problems import Problem, describe
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, journal
 from ansible_collections.freight.pg_ha.plugins.module_utils._patroni.client import PatroniClient
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.client import HAS_PSYCOPG2, connection_argument_spec
 
@@ -111,6 +116,7 @@ def argument_spec() -> dict[str, t.Any]:
         "migration": {"type": "str", "required": True},
         "patroni_urls": {"type": "list", "elements": "str", "default": []},
         "patroni_ca_file": {"type": "path"},
+        "source_gone": {"type": "bool", "default": False},
         "clock_skew_seconds": {"type": "float", "default": 5},
         "maintenance_database": {"type": "str", "default": "postgres"},
     }
@@ -163,6 +169,32 @@ def is_moved(params: dict[str, t.Any]) -> bool:
         connection.close()
 
 
+def is_told(params: dict[str, t.Any]) -> bool:
+    """Whether the target itself knows that it serves: then a cutover can be finished without the source."""
+    connection = open_journal(params, "target")
+    if connection is None:
+        return False
+    try:
+        return decision.plan_serving(decision.read_history(connection, "target")) == "target"
+    finally:
+        connection.close()
+
+
+def needed(params: dict[str, t.Any], problems: list[Problem]) -> list[Problem]:
+    """The problems, without those of a source that nobody needs any more."""
+    others = [problem for problem in problems if problem.object != "source"]
+    if len(others) == len(problems):
+        return problems
+    if is_moved(params):
+        return others
+    if not is_told(params):
+        return problems
+    if params["source_gone"]:
+        return others
+    remedy = "; or say that it is gone for good (pg_ha_source_gone: true), since the target serves already"
+    return [replace(problem, remedy=problem.remedy + remedy) if problem.object == "source" else problem for problem in problems]
+
+
 def run(params: dict[str, t.Any]) -> Outcome:
     """Try everything.
 
@@ -183,8 +215,8 @@ def run(params: dict[str, t.Any]) -> Outcome:
     problems += [*plan.plan_answers(answers, params["clock_skew_seconds"]), *try_patroni(params)]
     by_kind = {service.kind: answer for service, answer in answers.items()}
     problems += try_journal(params, set(by_kind))
-    if "target" in by_kind and any(problem.object == "source" for problem in problems) and is_moved(params):
-        problems = [problem for problem in problems if problem.object != "source"]
+    if "target" in by_kind:
+        problems = needed(params, problems)
     if problems:
         raise GateError(describe("what this phase connects to", problems), problems=[problem.public() for problem in problems])
     has_database = "target" in by_kind and by_kind["target"].has_database

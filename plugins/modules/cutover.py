@@ -128,6 +128,12 @@ options:
       ca_file:
         description: CA certificate on the servers of the side that is left, for verify-full.
         type: str
+  source_gone:
+    description:
+      - The source was lost for good after it had decided for the target, and before the cutover was finished. Then what the target can finish alone is done.
+      - Refused when the source answers, and when the target was never told that it serves.
+    type: bool
+    default: false
   budget_seconds:
     description: How long clients may be held at most. With O(method=dump) what every step but copy and comparison is measured by.
     type: float
@@ -373,6 +379,8 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
     """Bring the migration to where ``serves`` serves; see the module's documentation."""
     if params["method"] == "dump" and params["serves"] != "target":
         raise UsageError("Clients return to the source over a link only: give method=logical.")
+    if params["source_gone"] and params["serves"] != "target":
+        raise UsageError("Clients cannot return to a source that is gone: take source_gone (pg_ha_source_gone) away.")
     way_back = read_way_back(params)
     bring = ByDump(params["window_seconds"], Copier(params, run_command), way_back) if params["method"] == "dump" else ByLink(way_back)
     return cut_over(params, check_mode, compare_schemas, bring)
@@ -428,6 +436,7 @@ def argument_spec() -> dict[str, t.Any]:
                 "ca_file": {"type": "str"},
             },
         },
+        "source_gone": {"type": "bool", "default": False},
         "budget_seconds": {"type": "float", "default": 5},
         "window_seconds": {"type": "float", "default": 3600},
         "jobs": {"type": "int"},

@@ -18,7 +18,7 @@ from .._core.errors import ClientError, GateError, PgHaError, UnknownState
 from .._core.outcome import Outcome
 from .._postgresql import client
 from .._postgresql.locks import read_holder, take_lock
-from . import decision, gates, guards, journal, schema, section, settle
+from . import decision, gates, guards, journal, left_gone, schema, section, settle
 from .bring import Bring
 from .large_object_fence import LargeObjectFence
 
@@ -336,6 +336,8 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
     :raises section.Undone: the section was undone, clients go on where they were
     :raises UnknownState: it could not be read how far a step came; a re-run finds out
     """
+    if params["source_gone"]:
+        return left_gone.finish(params, check_mode, bring.evidence, lambda name: client.connect_console(params["service_file"], f"pooler_{name}"))
     work = Cutover(params, compare_schemas, bring)
     failed = gates.strange({work.leaves: work.here, work.serves: work.ahead})
     if failed and (check_mode or params["only_gates"]):

@@ -14,6 +14,8 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._connections import 
 from ansible_collections.freight.pg_ha.plugins.module_utils._connections import plan
 from ansible_collections.freight.pg_ha.plugins.module_utils._connections.model import Answer, Service
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.modules import connections_info
 
 if t.TYPE_CHECKING:
@@ -94,6 +96,7 @@ def params(service_file: str, *services: str, **changes: t.Any) -> dict[str, t.A
         "patroni_urls": [],
         "patroni_ca_file": None,
         "clock_skew_seconds": 5,
+        "source_gone": False,
         "connect_timeout_seconds": 3,
         "maintenance_database": "postgres",
         **changes,
@@ -148,6 +151,23 @@ def test_a_source_is_not_needed_any_more_when_the_cutover_is_done(postgresql_ser
         connections_info.run(params(service_file, "source", "target"))
     monkeypatch.setattr(connections_info, "is_moved", lambda _params: True)
     assert connections_info.run(params(service_file, "source", "target")).result["target_has_database"] is True
+
+
+def test_a_source_that_is_gone_is_not_needed_once_the_target_knows_that_it_serves(postgresql_server: Server, tmp_path: pathlib.Path) -> None:
+    postgresql_server.create_database("connections_moved")
+    here = f"host=127.0.0.1\nport={postgresql_server.port}\nuser=postgres\ndbname=connections_moved"
+    service_file = write(tmp_path / "services", target=here, source=f"host=127.0.0.1\nport={closed_port()}")
+    asked = params(service_file, "source", "target")
+    target = client.connect(service_file, "target", application_name="test")
+    schema.ensure_schema(target)
+    with pytest.raises(GateError) as caught:
+        connections_info.run({**asked, "source_gone": True})
+    assert "pg_ha_source_gone" not in caught.value.message
+    decision.announce(target, 1, "target")
+    with pytest.raises(GateError, match=r"or say that it is gone for good \(pg_ha_source_gone: true\)"):
+        connections_info.run(asked)
+    assert connections_info.run({**asked, "source_gone": True}).result["target_has_database"] is True
+    target.close()
 
 
 def test_a_service_that_is_not_there_is_a_wrong_use(tmp_path: pathlib.Path) -> None:

@@ -21,7 +21,9 @@ from ansible_collections.freight.pg_ha.plugins.modules import replication_copy, 
 
 from tests.evidence import problems
 
+from .fakes import Console
 from .migrations import Migration, run_command
+from .test_dump import recorded
 
 
 class There(Migration):
@@ -329,6 +331,51 @@ def test_the_slot_of_another_databases_way_back_stays(there, elsewhere):
         there.move("target")
     assert not any(statement.startswith("PAUSE") for statement in there.pooler.log)
     assert client.query(elsewhere, "SELECT FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()", (schema.REVERSE_LINK,))
+
+
+@pytest.fixture
+def without_source(there, monkeypatch):
+    """Changes of the module's parameters with which nothing listens where the source was."""
+    monkeypatch.setattr(client, "connect_console", lambda *_arguments, **_named: Console(there.pooler))
+    text = (there.folder / "pg_service.conf").read_text()
+    file = there.folder / "without_source.conf"
+    file.write_text(text.replace(f"port={there.server.port}", "port=1", 1))
+    return {"service_file": str(file), "source_gone": True}
+
+
+def test_a_cutover_whose_source_was_lost_after_the_decision_is_finished_on_the_target(there, monkeypatch, without_source):
+    plain = section.Steps.run
+
+    def run(self, name, step):
+        self.observe = lambda seen: (_ for _ in ()).throw(Died) if seen == "after flip" else None
+        return plain(self, name, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(section.Steps, "run", run)
+        with pytest.raises(Died):
+            there.move("target")
+    with pytest.raises(GateError, match=r"declared gone \(pg_ha_source_gone\) and answers: take that input away"):
+        there.cut_over(source_gone=True)
+    client.query(
+        there.here,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY (%s) AND application_name LIKE 'ha_migration cutover%%'",
+        (list(there.names.values()),),
+    )
+    assert there.cut_over(check_mode=True, **without_source).changed and there.slots() != {("source", schema.FORWARD_LINK)}
+    for _again in range(2):
+        outcome = there.cut_over(way_back=there.way_back(), **without_source)
+        assert outcome.result["serves"] == "target" and problems(recorded(outcome, outcome.result["evidence"])) == []
+        assert there.slots() == {("source", schema.FORWARD_LINK)} and there.subscriptions() == {("source", schema.REVERSE_LINK): False}
+    client.query(there.ahead, "DELETE FROM ha_migration.marker")
+    there.write(there.ahead)
+    with pytest.raises(UsageError, match="cannot return to a source that is gone"):
+        there.cut_over(serves="source", **without_source)
+
+
+def test_without_the_source_nothing_is_decided(there, without_source):
+    with pytest.raises(GateError, match="The target was never told that it serves, so that nobody knows what the source had decided"):
+        there.cut_over(**without_source)
+    assert there.refused(there.ahead)
 
 
 @pytest.mark.parametrize("competed", [False, True], ids=["nobody has competed", "a dead man was quicker"])
