@@ -27,7 +27,7 @@ def test_the_steps_are_those_that_the_section_runs():
     decide = until_decided.index("decide")
     carried = steps_of("section.py", "carry_over_link")
     served = steps_of("section.py", "wait_until_served")
-    assert matrix.STEPS == (*steps_of("cutover.py", "cut_over"), *until_decided[:decide], *carried, *until_decided[decide:], *served, "finish")
+    assert matrix.STEPS == (*steps_of("cutover.py", "make_ready"), *until_decided[:decide], *carried, *until_decided[decide:], *served, "finish")
 
 
 def test_every_actor_has_a_fault_and_every_fault_an_actor():
