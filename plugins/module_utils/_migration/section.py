@@ -135,16 +135,6 @@ class Watch:
     large_objects: dict[str, t.Any] | None
 
 
-INSUFFICIENT_PRIVILEGE = "42501"
-# How long a vacuum is waited for before clients are held.
-GAP_SECONDS = 60.0
-VACUUMED = """
-    SELECT l.pid, format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_locks l
-    JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
-      AND (c.oid = ANY (%s::oid[]) OR c.relname IN ('pg_largeobject', 'pg_largeobject_metadata'))"""
-
-
 class Undone(PgHaError):
     """The section was undone: clients go on at the side they were on, nothing was lost."""
 
@@ -263,6 +253,16 @@ def _fence(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
             if not tries_left or error.details.get("sqlstate") != guards.LOCK_NOT_AVAILABLE:
                 raise
             cancel_autovacuum(sessions.control)
+
+
+INSUFFICIENT_PRIVILEGE = "42501"
+# How long a vacuum is waited for before clients are held.
+GAP_SECONDS = 60.0
+VACUUMED = """
+    SELECT l.pid, format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_locks l
+    JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
+      AND (c.oid = ANY (%s::oid[]) OR c.relname IN ('pg_largeobject', 'pg_largeobject_metadata'))"""
 
 
 def cancel_autovacuum(connection: Connection) -> int:
