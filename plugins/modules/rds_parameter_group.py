@@ -46,7 +46,7 @@ options:
     description:
       - Values by name. A number is in the service's own unit (C(shared_buffers) in pages of 8 kB); a size as V(64MB) or a time as V(30s) is converted,
         and refused where it does not come out even. A formula as V({DBInstanceClassMemory/32768}) is checked, also against
-        asking for more memory than there is.
+        asking for more memory than there is, and against the parameter's range where no instance could meet it.
       - V(null) has the engine's own value come back. What is not named is left alone.
     type: dict
     default: {}

@@ -10,6 +10,7 @@ Variables, functions and the quotient without decimals are those of "Specifying 
 from __future__ import annotations
 
 import ast
+import math
 import typing as t
 
 VARIABLES = ("AllocatedStorage", "DBInstanceClassMemory", "DBInstanceVCPU", "EndPointPort", "TrueIfReplica")
@@ -40,10 +41,17 @@ def evaluate(formula: str, variables: t.Mapping[str, float]) -> float:
     if formula.count("{") != formula.count("}"):
         raise NotAFormula("its braces do not match")
     try:
-        tree = ast.parse(formula.replace("{", "(").replace("}", ")"), mode="eval")
-    except SyntaxError as error:
+        number = _value(ast.parse(formula.replace("{", "(").replace("}", ")"), mode="eval").body, variables)
+        finite = math.isfinite(number)
+    except NotAFormula:
+        raise
+    except OverflowError as error:
+        raise NotAFormula("it comes to no number that there is") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise NotAFormula("it cannot be read") from error
-    return _value(tree.body, variables)
+    if not finite:
+        raise NotAFormula("it comes to no number that there is")
+    return number
 
 
 def _value(node: ast.expr, variables: t.Mapping[str, float]) -> float:

@@ -10,6 +10,7 @@ of shared memory buffers used by the server.``
 
 from __future__ import annotations
 
+import math
 import re
 import typing as t
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|MB|GB|TB|us|ms|s|min|h|d)")
 _BYTES = {"B": 1, "kB": 1024, "8kB": 8192, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
 _MILLISECONDS = {"us": 0.001, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _TRUE, _FALSE = {"1", "on", "true", "yes"}, {"0", "off", "false", "no"}
-# No class has less or more memory, so what a formula comes to in between is what it will come to.
-_LEAST_GIB, _MOST_GIB = 1, 4096
+_RANGE = re.compile(r"(-?[\d.e+]+)-(-?[\d.e+]+)")
+# No instance has less or more of anything, so what a formula comes to in between is what it will come to.
+_LEAST = {"AllocatedStorage": 20, "DBInstanceClassMemory": 1024**3, "DBInstanceVCPU": 1, "EndPointPort": 1150, "TrueIfReplica": 0}
+_MOST = {"AllocatedStorage": 65536, "DBInstanceClassMemory": 4096 * 1024**3, "DBInstanceVCPU": 448, "EndPointPort": 65535, "TrueIfReplica": 1}
 
 
 class BadValue(ValueError):
@@ -102,7 +105,9 @@ class Parameter:
         try:
             number = float(text)
         except ValueError:
-            raise BadValue(f"{text!r} is no number", f"give a number{f' of {self.unit}, or a size like 64MB' if self.unit else ''}") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise BadValue(f"{text!r} is no number", f"give a number{f' of {self.unit}, or a size like 64MB' if self.unit else ''}")
         if self.kind == "integer" and number != int(number):
             raise BadValue(f"{text} is not whole", f"give a whole number{f' of {self.unit}' if self.unit else ''}")
         return str(int(number)) if number == int(number) else text
@@ -113,13 +118,15 @@ class Parameter:
             counted = f"is counted in {self.unit}" if self.unit else "has no unit in the service's catalogue"
             raise BadValue(f"a value in {unit} does not fit, it {counted}", f"give a number{f' of {self.unit}' if self.unit else ''}")
         number = amount * table[unit] / table[t.cast(str, self.unit)]
+        if not math.isfinite(number):
+            raise BadValue(f"{amount:g}{unit} is no number", f"give a number{f' of {self.unit}' if self.unit else ''}")
         if number != int(number):
             raise BadValue(f"{amount:g}{unit} is {number:g} times {self.unit}, which is not whole", f"give a multiple of {self.unit}")
         return str(int(number))
 
     def _check_allowed(self, text: str) -> None:
         """Against ``16-1073741823`` (negative ends too), or ``a,b,c``."""
-        bounds = re.fullmatch(r"(-?[\d.e+]+)-(-?[\d.e+]+)", self.allowed)
+        bounds = _RANGE.fullmatch(self.allowed)
         if bounds and self.kind in ("integer", "float"):
             if not float(bounds[1]) <= float(text) <= float(bounds[2]):
                 raise BadValue(f"{text} is not within {bounds[1]} and {bounds[2]}{f' ({self.unit})' if self.unit else ''}", "choose a value within")
@@ -130,21 +137,24 @@ class Parameter:
                     raise BadValue(f"{one.strip()!r} is none of {', '.join(choices)}", "choose from them")
 
     def _check_formula(self, text: str) -> None:
-        """Also against an amount of memory that no instance of any class has: a formula that forgets the unit asks for thousands of times as much."""
-        for gib in (_LEAST_GIB, _MOST_GIB):
-            memory = gib * 1024**3
+        """Also against what no instance of any class has: a formula that forgets the unit asks for thousands of times its memory."""
+        comes_to = []
+        for variables in (_LEAST, _MOST):
             try:
-                number = evaluate(
-                    text, {"AllocatedStorage": 100, "DBInstanceClassMemory": memory, "DBInstanceVCPU": 2, "EndPointPort": 5432, "TrueIfReplica": 0}
-                )
+                number = evaluate(text, variables)
             except NotAFormula as error:
                 raise BadValue(f"{text!r} is no formula of RDS: {error}", "see Specifying DB parameters in the RDS User Guide") from error
-            asked = number * _BYTES.get(self.unit or "", 0)
+            asked, memory = number * _BYTES.get(self.unit or "", 0), variables["DBInstanceClassMemory"]
             if asked > memory:
                 raise BadValue(
                     f"{text} comes to {asked / memory:,.0f} times the memory of the instance, because the service counts {self.name} in {self.unit}",
                     f"divide by {_BYTES[t.cast(str, self.unit)]} more",
                 )
+            comes_to.append(number)
+        bounds = _RANGE.fullmatch(self.allowed)
+        if bounds and self.kind in ("integer", "float") and (min(comes_to) > float(bounds[2]) or max(comes_to) < float(bounds[1])):
+            words = f"{text} comes to {min(comes_to):.0f} and more" if min(comes_to) > float(bounds[2]) else f"{text} comes to {max(comes_to):.0f} and less"
+            raise BadValue(f"{words} on any instance, which is not within {bounds[1]} and {bounds[2]}", "give one that comes to a value within")
 
     def same(self, wanted: str) -> bool:
         """Whether the value stands already. A formula's blanks do not count."""
