@@ -59,7 +59,7 @@ def explain(operation: str, code: str, message: str, service: str = "rds") -> Pg
     if code in _UNKNOWN_KEY:
         return ClientError(f"AWS does not know these credentials, so {operation} was refused: {said}.")
     if code in _THROTTLED:
-        return ClientError(f"AWS has throttled {operation} {ATTEMPTS} times in a row: wait some minutes and run the same again.")
+        return ClientError(f"AWS goes on throttling {operation}: wait some minutes and run the same again.")
     if code.startswith("InvalidDB") and code.endswith("State"):
         return PlanError(f"{operation} is refused in the state that it is in: {said}. Wait until it is available and run the same again.")
     return ClientError(f"AWS refuses {operation}: {said} ({code}).")
@@ -125,7 +125,7 @@ class RdsClient:
         :raises UsageError: no region, one that does not exist, or an unknown profile
         """
         session, region = open_session(params)
-        config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"mode": "standard", "max_attempts": ATTEMPTS})
+        config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"mode": "standard", "total_max_attempts": ATTEMPTS})
         with translated("a client for RDS", region):
             rds = session.client("rds", endpoint_url=params["endpoint_url"], verify=params["ca_bundle"], config=config)
         return cls(rds, region, read_only)

@@ -153,7 +153,7 @@ def test_what_a_snapshot_cannot_be_is_refused(aws: Service, freight: Options) ->
         ("AccessDenied", ClientError, "AWS does not permit ModifyDBInstance (action rds:ModifyDBInstance) to these credentials"),
         ("ExpiredToken", ClientError, "The credentials for AWS have expired"),
         ("InvalidClientTokenId", ClientError, "AWS does not know these credentials"),
-        ("Throttling", ClientError, "AWS has throttled ModifyDBInstance 8 times in a row"),
+        ("Throttling", ClientError, "AWS goes on throttling ModifyDBInstance: wait some minutes"),
         ("InvalidDBInstanceState", PlanError, "ModifyDBInstance is refused in the state that it is in"),
         ("InsufficientDBInstanceCapacity", ClientError, "AWS refuses ModifyDBInstance: something (InsufficientDBInstanceCapacity)."),
     ],
@@ -206,20 +206,27 @@ def test_the_region_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert RdsClient.open({"profile": None, "region": None, "endpoint_url": "http://127.0.0.1:1", "ca_bundle": None}, True).region == "eu-west-1"
 
 
-def test_throttling_is_tried_again(aws: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By boto3's own retries; the stand-in throttles three times."""
+@pytest.mark.parametrize(("times", "requests"), [(3, 4), (rds.ATTEMPTS - 1, rds.ATTEMPTS), (100, rds.ATTEMPTS)])
+def test_throttling_is_tried_again_so_many_times(aws: Service, monkeypatch: pytest.MonkeyPatch, times: int, requests: int) -> None:
+    """By boto3's own retries."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_arguments: 0)
-    times = {"left": 3}
+    monkeypatch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_arguments: True)
+    seen = {"requests": 0}
     real = stand_in.settle
 
     def throttle(backend: t.Any) -> None:
-        if times["left"]:
-            times["left"] -= 1
+        seen["requests"] += 1
+        if seen["requests"] <= times:
             stand_in.refuse(("Throttling", "Rate exceeded"))
         real(backend)
 
     monkeypatch.setattr(stand_in, "settle", throttle)
-    assert aws.open(read_only=True).read_snapshots("freight") == [] and times["left"] == 0
+    if times < rds.ATTEMPTS:
+        assert aws.open(read_only=True).read_snapshots("freight") == []
+    else:
+        with pytest.raises(ClientError, match="AWS goes on throttling DescribeDBSnapshots: wait some minutes and run the same again"):
+            aws.open(read_only=True).read_snapshots("freight")
+    assert seen["requests"] == requests
 
 
 def test_check_mode_has_a_second_fence(aws: Service) -> None:
