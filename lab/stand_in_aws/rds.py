@@ -209,6 +209,8 @@ def modify_db_instance(original: Callable[[RDSResponse], ActionResult], response
     families = {name: group.family for name, group in response.backend.db_parameter_groups.items()}
     refuse(rules.modify_instance(params, instance, families))
     group = params.get("DBParameterGroupName")
+    if params.get("AllocatedStorage") is not None:
+        params["AllocatedStorage"] = rules.grown(params["AllocatedStorage"], instance.allocated_storage)
     for parameter, (shown, attribute) in PENDABLE.items():
         value = params.get(parameter)
         if value is not None:

@@ -58,15 +58,19 @@ def _storage(kind: str, request: Request) -> Refusal:
 def modify_instance(request: Request, instance: Any, families: Mapping[str, str]) -> Refusal:
     """Before an instance is changed.
 
+    :param request: moto's form of it, whose names are in snake case when it is iterated
     :param instance: moto's
     :param families: of the parameter groups that there are, by their names
     """
-    if instance.status not in ("available", "storage-optimization"):
+    if instance.status not in ("available", "storage-optimization") and not _grows_full_storage(request, instance):
         return STATE, f"Instance {instance.db_instance_identifier} is {instance.status}"
+    if request.get("ManageMasterUserPassword") and instance.is_replica:
+        return COMBINATION, "The master user password of a read replica is that of its source."
     if request.get("AllocatedStorage") is not None and request["AllocatedStorage"] < instance.allocated_storage:
         return COMBINATION, "Allocated storage cannot be reduced"
     size = request.get("AllocatedStorage") or instance.allocated_storage
-    if instance.storage_type == "gp3" and size < catalogue.GP3_FIXED_GIB and (request.get("Iops") or request.get("StorageThroughput")):
+    kind = request.get("StorageType") or instance.storage_type
+    if kind == "gp3" and size < catalogue.GP3_FIXED_GIB and (request.get("Iops") or request.get("StorageThroughput")):
         return COMBINATION, f"You can't specify IOPS or storage throughput for engine postgres and a storage size less than {catalogue.GP3_FIXED_GIB}."
     if request.get("DBInstanceClass") is not None and request["DBInstanceClass"] not in catalogue.CLASSES:
         return VALUE, f"Invalid DB Instance class: {request['DBInstanceClass']}"
@@ -74,6 +78,17 @@ def modify_instance(request: Request, instance: Any, families: Mapping[str, str]
         return COMBINATION, "A MonitoringRoleARN value is required if you specify a MonitoringInterval value other than 0."
     group = request.get("DBParameterGroupName") or instance.db_parameter_group_name
     return _upgrade(request, instance.engine_version, families.get(group or ""))
+
+
+def _grows_full_storage(request: Request, instance: Any) -> bool:
+    """Storage that is full can be enlarged, and nothing else of the instance be changed."""
+    others = set(request) - {"db_instance_identifier", "apply_immediately", "allocated_storage", "max_allocated_storage", "iops"}
+    return instance.status == "storage-full" and not others and (request.get("AllocatedStorage") or 0) > instance.allocated_storage
+
+
+def grown(asked: int, stands: int) -> int:
+    """Storage grows by a tenth at least."""
+    return max(asked, -(-stands * 11 // 10)) if asked > stands else asked
 
 
 def _upgrade(request: Request, stands: str, family: str | None) -> Refusal:

@@ -13,6 +13,7 @@ description:
   - What the service would refuse, or would do with an outage, is said before anything is asked of it, all of it together, class and version and storage against
     what the service offers in the region.
   - The administrator's password is made, kept and rotated by the service in AWS Secrets Manager. Nobody gives it to this module, and it does not return it.
+    See O(admin_secret).
   - What the service has changed by itself and has a right to (a newer minor version, storage that has grown up to its limit) is not taken back.
 version_added: 0.1.0
 author: the freight.pg_ha authors (@freight)
@@ -44,10 +45,14 @@ options:
     description: Class of the machine, for example V(db.m7g.large).
     type: str
   allocated_storage_gib:
-    description: Storage to begin with. It never shrinks.
+    description:
+      - Storage to begin with. It never shrinks, and grows by a tenth at least, as the service rounds up. What stands less than a tenth above is as wanted.
+      - It is the only change that an instance takes whose storage is full (C(storage-full)), with O(apply=now).
     type: int
   max_allocated_storage_gib:
-    description: Limit up to which the service enlarges the storage by itself; omit it to have it never do so.
+    description:
+      - Limit up to which the service enlarges the storage by itself. Without it the storage of a new instance is never enlarged, and a standing limit is left
+        alone.
     type: int
   storage_type:
     description: Type of the storage.
@@ -90,8 +95,16 @@ options:
   admin_user:
     description: Administrator's name. Settled for an instance's life.
     type: str
+  admin_secret:
+    description:
+      - Whether the service makes and keeps the administrator's password in AWS Secrets Manager, also that of an instance that was made with another one. Who
+        logs in with the old password is refused from then on, so that this needs O(allow_interruption).
+      - V(false) leaves the password of a standing instance alone; a new instance always has a secret.
+      - The service makes no read replicas of an instance that has one. The password of a replica, and of an instance that has replicas, is left alone.
+    type: bool
+    default: true
   admin_secret_kms_key_id:
-    description: Key that encrypts the administrator's secret; read when the instance is made.
+    description: Key that encrypts the administrator's secret; read when the secret is made.
     type: str
   parameter_group:
     description: Parameter group, of the version's family. See M(freight.pg_ha.rds_parameter_group).
@@ -140,18 +153,24 @@ options:
     elements: str
     choices: [postgresql, upgrade, iam-db-auth-error]
   ca_identifier:
-    description: Certificate authority of the server's certificate, for example V(rds-ca-rsa2048-g1).
+    description:
+      - Certificate authority of the server's certificate, for example V(rds-ca-rsa2048-g1). A change restarts PostgreSQL, unless the service says that the
+        version takes a new certificate without.
     type: str
   tags:
     description: All of the instance's tags; others are taken away. Omit it to leave them alone.
     type: dict
   apply:
-    description: When a change is made that can wait, V(now), or in the maintenance V(window). What waits is returned as C(pending).
+    description:
+      - When a change is made that can wait, V(now), or in the maintenance V(window). What waits is returned as C(pending).
+      - With a change that is made V(now) the service makes all that waits.
     type: str
     choices: [now, window]
     default: window
   reboot_when_due:
-    description: Reboot the instance where parameters of its group wait for that; needs O(allow_interruption).
+    description:
+      - Reboot the instance where parameters of its group wait for that; needs O(allow_interruption).
+      - An instance whose version changes in the window is not rebooted before; that restarts it.
     type: bool
     default: false
   allow_interruption:
@@ -228,7 +247,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import instance_plan, instance_refusals_plan, waits
-from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import Described, Offer, public
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import DELETING, FULL, Described, Offer, public
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.refusal import refuse
 
 
@@ -249,19 +268,20 @@ def keep(client: rds.RdsClient, wanted: t.Mapping[str, t.Any], current: Describe
     identifier = wanted["identifier"]
     if current is not None and current.get("Engine") != rds.ENGINE:
         raise UsageError(f"Instance {identifier} runs {current.get('Engine')}, not PostgreSQL: give another identifier.")
-    if current is not None and check_mode:
-        waits.refuse_stuck(current)
-    elif current is not None:
-        current = waits.until_settled(client, identifier, wanted["wait_timeout_seconds"], clock)
+    # Full storage is a state that only a change ends.
+    if current is not None and current.get("DBInstanceStatus") != FULL:
+        current = waits.settle(client, current, check_mode, wanted["wait_timeout_seconds"], clock)
     if current is None:
         offer = offer_for(client, wanted, None)
         refuse(f"instance {identifier}", instance_refusals_plan.refuse_create(wanted, identifier, offer))
         plan = instance_plan.plan_create(wanted, identifier, offer.versions)
     else:
         changes = instance_plan.changes(wanted, current, wanted["apply"])
+        if not instance_plan.only_grows(changes, wanted["apply"]):
+            waits.refuse_stuck(current)
         offer = offer_for(client, wanted, current) if changes else Offer()
         refuse(f"instance {identifier}", instance_refusals_plan.refuse_modify(wanted, current, changes, offer, wanted["apply"]))
-        plan = instance_plan.plan_modify(wanted, current, changes, wanted["apply"], offer.versions)
+        plan = instance_plan.plan_modify(wanted, current, changes, wanted["apply"], offer)
     after = current if check_mode else carry_out(client, plan, wanted, current, clock)
     return Outcome.of(plan.before or {}, plan.after, plan.actions, instance=None if after is None else public(after), interruptions=plan.interruptions)
 
@@ -278,7 +298,8 @@ def carry_out(
         client.keep_tags(current["DBInstanceArn"], plan.add_tags, plan.remove_tags)
     if not plan.actions:
         return current
-    after = waits.until_settled(client, wanted["identifier"], wanted["wait_timeout_seconds"], clock, asked=plan.modify)
+    left = None if current is None else current.get("DBInstanceStatus")
+    after = waits.until_settled(client, wanted["identifier"], wanted["wait_timeout_seconds"], clock, asked=plan.create or plan.modify, ends=left)
     if not plan.reboot:
         return after
     client.write("RebootDBInstance", "reboot_db_instance", {"DBInstanceIdentifier": wanted["identifier"]})
@@ -292,7 +313,7 @@ def remove(client: rds.RdsClient, wanted: t.Mapping[str, t.Any], current: Descri
     identifier, snapshot = wanted["identifier"], wanted["final_snapshot"]
     gone = f"{identifier} is deleted, and its clients have no server"
     actions = [Action(f"delete {identifier}, {f'with the final snapshot {snapshot}' if snapshot else 'without a snapshot'}")]
-    if current.get("DBInstanceStatus") != "deleting":
+    if current.get("DBInstanceStatus") != DELETING:
         refuse(f"instance {identifier}", instance_refusals_plan.refuse_delete(current, snapshot, wanted["skip_final_snapshot"]))
         if not check_mode:
             request = {"FinalDBSnapshotIdentifier": snapshot, "SkipFinalSnapshot": False} if snapshot else {"SkipFinalSnapshot": True}
@@ -324,6 +345,7 @@ def argument_spec() -> dict[str, t.Any]:
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "storage_type": {"type": "str", "choices": ["gp2", "gp3", "io1", "io2"]},
         "storage_encrypted": {"type": "bool", "default": True},
+        "admin_secret": {"type": "bool", "default": True},
         "multi_az": {"type": "bool", "default": True},
         "security_group_ids": {"type": "list", "elements": "str"},
         "publicly_accessible": {"type": "bool", "default": False},

@@ -10,26 +10,36 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._core.outcome import Action
-from .model import ENGINE, OUTAGE, SETTING, SETTINGS, Described, Setting, choose_version, tag_changes, tag_list, tags_of, version_key, waits_for_reboot
+from . import storage_plan
+from .model import ENGINE, OUTAGE, SETTING, SETTINGS, Described, Offer, Setting, choose_version, tag_changes, tag_list, tags_of, version_key, waits_for_reboot
 
 NOW = "now"
 REBOOT = "reboot, because parameters wait for it"
-# "gp3 storage" in the RDS User Guide: below it PostgreSQL has 3000 IOPS and 125 MiB/s, and the service takes no other numbers, nor these.
-GP3_FIXED_GIB = 400
 Wanted = t.Mapping[str, t.Any]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One setting that is not as wanted."""
+    """One setting that is not as wanted.
+
+    :param pending: what the service will change it to by itself in its window; None when nothing is pending
+    """
 
     setting: Setting
     before: t.Any
     after: t.Any
+    pending: t.Any = None
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether it stands as wanted, and only what is pending goes."""
+        return self.pending is not None and self.before == self.after
 
     @property
     def words(self) -> str:
         """For the operator."""
+        if self.taken_back:
+            return f"{self.setting.option}: {_say(self.pending)}, which waits for the window, is taken back, {_say(self.before)} stays"
         return f"{self.setting.option}: {_say(self.before)} -> {_say(self.after)}"
 
 
@@ -69,24 +79,65 @@ def changes(wanted: Wanted, current: Described, apply: str) -> list[Change]:
         if value is None:
             continue
         stands, pending = setting.read(current), setting.read_pending(current)
-        expected = stands if pending is None or apply == NOW else pending
-        if expected is None or not setting.same(expected, value):
-            found.append(Change(setting, stands, value))
-    return [change for change in found if not _has_grown(change, current) and not _is_newer_minor(change)]
+        after = _comes_to(setting, value, stands, current)
+        looked_at = [stands] if pending is None else [stands, pending] if apply == NOW else [pending]
+        if not all(_is_so(setting, one, value, after) for one in looked_at):
+            found.append(Change(setting, stands, stands if _is_so(setting, stands, value, after) else after, pending))
+    return found + (_carried(current, found) if found and apply == NOW else [])
 
 
-def _has_grown(change: Change, current: Described) -> bool:
-    """Storage that the service has enlarged by itself is not taken back."""
-    limit = current.get("MaxAllocatedStorage")
-    return change.setting.option == "allocated_storage_gib" and limit is not None and change.after < (change.before or 0) <= limit
+def _carried(current: Described, named: t.Sequence[Change]) -> list[Change]:
+    """What a change that is made now has be made now as well: ApplyImmediately is for everything that is pending."""
+    known = {change.setting.option for change in named}
+    waiting = [(setting, setting.read_pending(current)) for setting in SETTINGS if setting.option not in known]
+    return [Change(setting, setting.read(current), pending, pending) for setting, pending in waiting if pending is not None]
 
 
-def _is_newer_minor(change: Change) -> bool:
-    """A minor version that the service has installed by itself is not taken back."""
-    if change.setting.option != "engine_version" or change.before is None:
+def _is_so(setting: Setting, one: t.Any, value: t.Any, after: t.Any) -> bool:
+    """Whether what stands, or is pending, is as wanted.
+
+    :param value: the wish
+    :param after: what it comes to
+    """
+    if one is None:
         return False
-    before, after = version_key(change.before), version_key(change.after)
+    return setting.same(one, value) or setting.same(one, after) or (setting.option == "engine_version" and _is_newer_minor(one, value))
+
+
+def _is_newer_minor(version: str, wanted: str) -> bool:
+    before, after = version_key(version), version_key(wanted)
     return before[0] == after[0] and before > after
+
+
+def _comes_to(setting: Setting, value: t.Any, stands: t.Any, current: Described) -> t.Any:
+    """What a wish comes to. What the service has done by itself and has a right to stays: a newer minor version, storage that has grown."""
+    if stands is None:
+        return value
+    if setting.option == "allocated_storage_gib":
+        return storage_plan.size_for(value, stands, current.get("MaxAllocatedStorage"))
+    if setting.option == "engine_version":
+        return stands if _is_newer_minor(stands, value) else value
+    if setting.option == "admin_secret" and (not value or _replicates(current)):
+        return stands
+    return value
+
+
+def _replicates(current: Described) -> bool:
+    """Whether it is a replica, or has some: the service keeps no password of either in Secrets Manager."""
+    return bool(current.get("ReadReplicaSourceDBInstanceIdentifier") or current.get("ReadReplicaDBInstanceIdentifiers"))
+
+
+def will_stand(current: Described, differs: t.Sequence[Change]) -> dict[str, t.Any]:
+    """The options as they will stand: what is there, what waits for its window, and the changes."""
+    pending = {setting.option: setting.read_pending(current) for setting in SETTINGS}
+    standing = {setting.option: setting.read(current) if pending[setting.option] is None else pending[setting.option] for setting in SETTINGS}
+    return {**standing, **{change.setting.option: change.after for change in differs}}
+
+
+def only_grows(differs: t.Sequence[Change], apply: str) -> bool:
+    """Whether storage is enlarged now and nothing else is changed, which is what an instance takes whose storage is full."""
+    grows = any(change.setting.option == "allocated_storage_gib" and change.after > (change.before or 0) for change in differs)
+    return apply == NOW and grows and {change.setting.option for change in differs} <= storage_plan.SIZES
 
 
 def plan_create(wanted: Wanted, identifier: str, offered: t.Sequence[Described]) -> InstancePlan:
@@ -99,7 +150,6 @@ def plan_create(wanted: Wanted, identifier: str, offered: t.Sequence[Described])
     request = {
         "DBInstanceIdentifier": identifier,
         "Engine": ENGINE,
-        "ManageMasterUserPassword": True,
         **{SETTING[option].parameter: value for option, value in asked.items()},
         "EngineVersion": version,
         "Tags": tag_list(wanted.get("tags") or {}),
@@ -110,22 +160,23 @@ def plan_create(wanted: Wanted, identifier: str, offered: t.Sequence[Described])
     return InstancePlan(after=after, create=request, actions=[Action(f"create {identifier}: PostgreSQL {version} on {wanted.get('instance_class')}")])
 
 
-def plan_modify(wanted: Wanted, current: Described, differs: t.Sequence[Change], apply: str, offered: t.Sequence[Described]) -> InstancePlan:
+def plan_modify(wanted: Wanted, current: Described, differs: t.Sequence[Change], apply: str, offer: Offer) -> InstancePlan:
     """A request with what differs, or an empty one.
 
     :param differs: of :func:`changes`
-    :param offered: versions, of which the newest fitting one is taken where the version differs
+    :param offer: its versions, of which the newest fitting one is taken where the version differs, and what its storage may be
     """
-    reboot = is_reboot_due(wanted, current)
+    reboot = is_reboot_due(wanted, current, differs, apply)
     request: dict[str, t.Any] = {}
     for change in differs:
-        request.update(_parameter(change, offered))
+        request.update(_parameter(change, offer.versions))
     if request:
         request.update({"DBInstanceIdentifier": current["DBInstanceIdentifier"], "ApplyImmediately": apply == NOW})
-        request.update(_companions(request, current))
+        request.update(_companions(request, current, wanted, offer))
     tags, standing = wanted.get("tags"), tags_of(current)
     before = {**{setting.option: setting.read(current) for setting in SETTINGS}, "tags": standing}
     asked = {change.setting.option: request.get("EngineVersion") if change.setting.option == "engine_version" else change.after for change in differs}
+    asked.update(_follows(request, before, offer))
     add, remove = tag_changes(tags, standing)
     return InstancePlan(
         before=before,
@@ -139,23 +190,47 @@ def plan_modify(wanted: Wanted, current: Described, differs: t.Sequence[Change],
             *(Action(f"tag {key}: {standing[key]} -> nothing") for key in remove),
             *([Action(REBOOT)] if reboot else []),
         ],
-        interruptions=[f"{change.words}: {words}" for change in differs if (words := interruption(change))] + ([f"{REBOOT}: {OUTAGE}"] if reboot else []),
+        interruptions=[f"{change.words}: {words}" for change in differs if (words := interruption(change, current, offer))]
+        + ([f"{REBOOT}: {OUTAGE}"] if reboot else []),
         reboot=reboot,
     )
 
 
-def is_reboot_due(wanted: Wanted, current: Described) -> bool:
-    """Whether parameters wait for a reboot, also those of a group that it is given now, and one is asked for."""
-    group = wanted.get("parameter_group")
-    other = group is not None and not SETTING["parameter_group"].same(SETTING["parameter_group"].read(current), group)
+def _follows(request: Described, before: t.Mapping[str, t.Any], offer: Offer) -> dict[str, t.Any]:
+    """What becomes another with a request though nobody asked for it: IOPS beside storage, and the engine's own parameter group with its version."""
+    found = {"iops": request["Iops"]} if "Iops" in request else {}
+    family = next((one["DBParameterGroupFamily"] for one in offer.versions if one["EngineVersion"] == request.get("EngineVersion")), None)
+    if family and "DBParameterGroupName" not in request and str(before["parameter_group"]).startswith("default."):
+        found["parameter_group"] = f"default.{family}"
+    return found
+
+
+def is_reboot_due(wanted: Wanted, current: Described, differs: t.Sequence[Change], apply: str) -> bool:
+    """Whether parameters wait for a reboot, also those of a group that it is given now, and one is asked for.
+
+    A version that waits for the window restarts the instance there, and its group is for that version: nothing is rebooted before.
+    """
+    if apply != NOW and will_stand(current, differs)["engine_version"] != current.get("EngineVersion"):
+        return False
+    other = any(change.setting.option == "parameter_group" for change in differs)
     return bool(wanted.get("reboot_when_due")) and (waits_for_reboot(current) or other)
 
 
-def interruption(change: Change) -> str:
+def interruption(change: Change, current: Described, offer: Offer) -> str:
     """What a change does to clients; "" when they do not notice. Backups that begin or end suspend the disk, where the standby does not make them."""
+    if change.taken_back:
+        return ""
     if change.setting.option == "backup_retention_days" and not (change.before and change.after):
         return "the disk may stand still for seconds to minutes"
+    if change.setting.option == "ca_identifier" and _rotates_in_service(current, offer):
+        return ""
     return change.setting.interrupts
+
+
+def _rotates_in_service(current: Described, offer: Offer) -> bool:
+    """Whether the version takes a new certificate without a restart; one that the service offers no more is not known to."""
+    running = [one for one in offer.versions if one["EngineVersion"] == current.get("EngineVersion")]
+    return any(one.get("SupportsCertificateRotationWithoutRestart") for one in running)
 
 
 def _parameter(change: Change, offered: t.Sequence[Described]) -> dict[str, t.Any]:
@@ -164,19 +239,18 @@ def _parameter(change: Change, offered: t.Sequence[Described]) -> dict[str, t.An
     if change.setting.option == "log_exports":
         before, after = set(change.before or ()), set(change.after)
         return {name: {"EnableLogTypes": sorted(after - before), "DisableLogTypes": sorted(before - after)}}
-    if change.setting.option == "engine_version":
+    if change.setting.option == "engine_version" and not change.taken_back:
         version = choose_version(offered, str(change.after))
         major = change.before is None or version_key(str(version))[0] != version_key(change.before)[0]
         return {name: version, **({"AllowMajorVersionUpgrade": True} if major else {})}
     return {name: change.after}
 
 
-def _companions(request: Described, current: Described) -> dict[str, t.Any]:
-    """What the service wants beside a parameter: storage of provisioned performance grows only with its IOPS named, and monitoring only with its role."""
-    found = {}
-    size = request.get("AllocatedStorage")
-    if size and "Iops" not in request and current.get("Iops") and not (current.get("StorageType") == "gp3" and size < GP3_FIXED_GIB):
-        found["Iops"] = current["Iops"]
+def _companions(request: Described, current: Described, wanted: Wanted, offer: Offer) -> dict[str, t.Any]:
+    """What the service wants beside a parameter: size and IOPS beside storage, monitoring only with its role, and a secret with its key."""
+    found = storage_plan.companions(request, current, wanted, offer)
+    if "ManageMasterUserPassword" in request:
+        found["MasterUserSecretKmsKeyId"] = wanted.get("admin_secret_kms_key_id")
     if "MonitoringInterval" in request and request["MonitoringInterval"] and "MonitoringRoleArn" not in request:
         found["MonitoringRoleArn"] = SETTING["monitoring_role_arn"].read(current)
     return {key: value for key, value in found.items() if value is not None}

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 ENGINE = "postgres"
 # Storage that was enlarged is optimized for hours, in which everything but the storage can be changed.
 SETTLED = frozenset({"available", "storage-optimization"})
+DELETING = "deleting"
+# The one change that an instance takes in this state is more storage.
+FULL = "storage-full"
 # States that no waiting ends, and what to do about them.
 STUCK = {
     "stopped": "start it",
@@ -27,12 +30,15 @@ STUCK = {
     "inaccessible-encryption-credentials-recoverable": "give the service its key of KMS back and start it",
     "insufficient-capacity": "wait, or choose another class",
     "restore-error": "see its events",
-    "storage-full": "enlarge its storage",
+    FULL: "enlarge its storage with rds_instance (allocated_storage_gib with apply: now, and nothing else)",
 }
 Described = t.Mapping[str, t.Any]
 
 OUTAGE = "PostgreSQL is not available while it changes"
 RESTART = "PostgreSQL restarts at once, whenever the change was asked for"
+CERTIFICATE = "PostgreSQL restarts for the new certificate"
+PASSWORD = "the administrator's password becomes another at once, whenever the change was asked for"
+AT_ONCE = frozenset({RESTART, PASSWORD})
 
 
 def _same(current: t.Any, wanted: t.Any) -> bool:
@@ -92,6 +98,7 @@ _READ: dict[str, t.Callable[[Described], t.Any]] = {
     "parameter_group": lambda instance: next((group["DBParameterGroupName"] for group in instance.get("DBParameterGroups", [])), None),
     "port": lambda instance: (instance.get("Endpoint") or {}).get("Port") or instance.get("DbInstancePort"),
     "log_exports": lambda instance: sorted(instance.get("EnabledCloudwatchLogsExports") or []),
+    "admin_secret": lambda instance: bool(instance.get("MasterUserSecret")),
 }
 
 SETTINGS = (
@@ -111,6 +118,7 @@ SETTINGS = (
     Setting("port", "Port", modified="DBPortNumber", interrupts=RESTART),
     Setting("database", "DBName", modified=None),
     Setting("admin_user", "MasterUsername", modified=None),
+    Setting("admin_secret", "ManageMasterUserPassword", interrupts=PASSWORD),
     Setting("parameter_group", "DBParameterGroupName", same=_same_text),
     Setting("backup_retention_days", "BackupRetentionPeriod"),
     Setting("backup_window", "PreferredBackupWindow"),
@@ -125,7 +133,7 @@ SETTINGS = (
     Setting("performance_insights_retention_days", "PerformanceInsightsRetentionPeriod"),
     Setting("database_insights_mode", "DatabaseInsightsMode"),
     Setting("log_exports", "EnableCloudwatchLogsExports", modified="CloudwatchLogsExportConfiguration", same=_same_set),
-    Setting("ca_identifier", "CACertificateIdentifier"),
+    Setting("ca_identifier", "CACertificateIdentifier", interrupts=CERTIFICATE),
 )
 SETTING = {setting.option: setting for setting in SETTINGS}
 

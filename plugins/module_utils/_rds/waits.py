@@ -10,7 +10,7 @@ import typing as t
 
 from .._core.errors import PlanError
 from .._core.waiting import Clock, wait_until
-from .model import SETTLED, STUCK, Described
+from .model import DELETING, SETTLED, STUCK, Described
 
 DELAY_SECONDS = 5.0
 
@@ -30,9 +30,21 @@ def refuse_stuck(instance: Described) -> None:
 
     :raises PlanError: it is one
     """
-    status = str(instance.get("DBInstanceStatus"))
+    name, status = instance["DBInstanceIdentifier"], str(instance.get("DBInstanceStatus"))
+    if status == DELETING:
+        raise PlanError(f"Instance {name} is being deleted, which cannot be taken back: wait until it is gone, and run the same again.")
     if status in STUCK:
-        raise PlanError(f"Instance {instance['DBInstanceIdentifier']} is {status}, which no waiting ends: {STUCK[status]}, and run the same again.")
+        raise PlanError(f"Instance {name} is {status}, which no waiting ends: {STUCK[status]}, and run the same again.")
+
+
+def settle(client: Reader, instance: Described, check_mode: bool, timeout_seconds: float, clock: Clock) -> Described:
+    """An instance as it is once it is available, or in check mode as it stands; what waiting does not end is refused in both.
+
+    :raises PlanError: it does not become available by waiting
+    :raises WaitTimeout: it was not in time
+    """
+    refuse_stuck(instance)
+    return instance if check_mode else until_settled(client, instance["DBInstanceIdentifier"], timeout_seconds, clock)
 
 
 def nothing_more(_instance: Described) -> list[str]:
@@ -50,6 +62,12 @@ def parameters(instance: Described) -> list[str]:
     return ["parameters"] if any(group.get("ParameterApplyStatus") != "in-sync" for group in instance.get("DBParameterGroups", [])) else []
 
 
+def secret(instance: Described) -> list[str]:
+    """Nobody can read the administrator's password yet."""
+    made = instance.get("MasterUserSecret") or {"SecretStatus": "creating"}
+    return ["secret"] if made.get("SecretStatus") == "creating" else []
+
+
 def until_settled(
     client: Reader,
     identifier: str,
@@ -57,24 +75,27 @@ def until_settled(
     clock: Clock,
     asked: Described | None = None,
     also: t.Callable[[Described], list[str]] = nothing_more,
+    ends: str | None = None,
 ) -> dict[str, t.Any]:
     """Wait until an instance is available and nothing is pending of what was asked for at once.
 
     :param asked: the request that changes it, where there was one
     :param also: what else of an instance is not as it has to be, in words
+    :param ends: the state that the request ends, in which the instance still is for a moment
     :raises PlanError: it is in a state that no waiting ends
     :raises WaitTimeout: it was not in time
     """
     request = asked or {}
     at_once = {"Port" if key == "DBPortNumber" else key for key in request} if request.get("ApplyImmediately") else set()
+    makes_secret = bool(request.get("ManageMasterUserPassword"))
     seen: dict[str, t.Any] = {}
 
     def look() -> str:
         nonlocal seen
         seen = client.read_instance(identifier) or {}
-        if seen:
+        if seen and seen.get("DBInstanceStatus") != ends:
             refuse_stuck(seen)
-        pending = sorted(at_once & set(seen.get("PendingModifiedValues") or ())) + also(seen)
+        pending = sorted(at_once & set(seen.get("PendingModifiedValues") or ())) + also(seen) + (secret(seen) if makes_secret else [])
         return f"{seen.get('DBInstanceStatus', 'not there')}{f', {pending} pending' if pending else ''}"
 
     wait_until(look, lambda status: status in SETTLED, f"Instance {identifier} in a state to be used", timeout_seconds, DELAY_SECONDS, clock)

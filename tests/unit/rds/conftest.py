@@ -15,11 +15,13 @@ import pytest
 import requests
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import Clock
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds import instance_plan
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.client import RdsClient
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "lab"))
 from moto.server import ThreadedMotoServer  # noqa: E402
-from stand_in_aws import rds as stand_in  # noqa: E402  (lives in lab/)
+from stand_in_aws import catalogue  # noqa: E402  (lives in lab/)
+from stand_in_aws import rds as stand_in  # noqa: E402
 
 REGION = "eu-central-1"
 CLIENTS: dict[tuple[str, str], t.Any] = {}
@@ -81,6 +83,12 @@ class Service:
             return module.run(self.open(read_only=True), params)
         more = {"clock": self.clock} if name != "rds_parameter_group" else {}
         return module.run(self.open(read_only=check_mode), params, check_mode, **more)
+
+    def make_with_password(self, options: dict[str, t.Any]) -> None:
+        """An instance as these options have it, made by somebody who gave its administrator a password."""
+        request = instance_plan.plan_create(options, options["identifier"], catalogue.engine_versions()).create or {}
+        defaults = {"MultiAZ": True, "StorageEncrypted": True, "PubliclyAccessible": False}
+        self.client("rds").create_db_instance(**{**defaults, **request}, MasterUserPassword="long-enough")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError, PlanError, UsageError, WaitTimeout
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError, UsageError, WaitTimeout
+from moto.rds.models import rds_backends
 from stand_in_aws import rds as stand_in
 
 from .conftest import REGION, Service
@@ -85,6 +86,63 @@ def test_what_waits_can_be_taken_back(aws: Service, options: Options) -> None:
     aws.run("rds_instance", **{**options, "allocated_storage_gib": 200})
     back = aws.run("rds_instance", **options)
     assert back.changed and back.result["instance"]["pending"] == {} and not aws.run("rds_instance", **options).changed
+
+
+def test_what_is_taken_back_interrupts_nobody(aws: Service, options: Options) -> None:
+    """Also where it would have, and also at once."""
+    for apply in ("window", "now"):
+        aws.run("rds_instance", **{**options, "deletion_protection": True})
+        aws.run("rds_instance", **{**options, "instance_class": "db.r7g.large", "allow_interruption": True})
+        wanted = {**options, "apply": apply}
+        predicted = aws.run("rds_instance", check_mode=True, **wanted)
+        back = aws.run("rds_instance", **wanted)
+        assert back.result["actions"] == predicted.result["actions"] == [
+            "instance_class: db.r7g.large, which waits for the window, is taken back, db.m7g.large stays"
+        ]  # fmt: skip
+        assert back.result["interruptions"] == [] and back.result["instance"]["pending"] == {} and back.before == back.after
+        assert back.result["instance"]["instance_class"] == "db.m7g.large" and not aws.run("rds_instance", **wanted).changed
+
+
+def test_what_waits_is_not_made_at_once_by_another_change_without_consent(aws: Service, options: Options) -> None:
+    """The service makes all that is pending with the next change that is asked for at once."""
+    aws.run("rds_instance", **options)
+    aws.run("rds_instance", **{**options, "instance_class": "db.r7g.large", "allow_interruption": True})
+    wanted = {**options, "instance_class": None, "deletion_protection": False, "apply": "now"}
+    assert "instance_class: db.m7g.large -> db.r7g.large interrupts clients now" in refused(aws, wanted)
+    changed = aws.run("rds_instance", **wanted, allow_interruption=True)
+    assert changed.result["instance"]["instance_class"] == changed.after["instance_class"] == "db.r7g.large" and len(changed.result["interruptions"]) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"allocated_storage_gib": 105},
+        {"allocated_storage_gib": 600, "max_allocated_storage_gib": 900},
+        {"instance_class": "db.r7g.large", "deletion_protection": False, "backup_retention_days": 14, "log_exports": ["postgresql"]},
+        {"engine_version": "18", "allow_major_upgrade": True, "tags": {"owner": "dba", "number": 1}},
+        {"storage_type": "io1", "iops": 3000},
+        {"multi_az": False, "iam_authentication": False, "ca_identifier": "rds-ca-rsa4096-g1", "parameter_group": "freight-17"},
+    ],
+)
+def test_what_is_predicted_is_what_the_service_has_afterwards(aws: Service, options: Options, changes: Options) -> None:
+    """Held against what it answers, not against the plan."""
+    aws.run("rds_parameter_group", name="freight-17", family="postgres17")
+    aws.run("rds_instance", **options)
+    wanted = {**options, **changes, "apply": "now", "allow_interruption": True}
+    predicted = aws.run("rds_instance", check_mode=True, **wanted)
+    has = aws.run("rds_instance_info", identifier="freight").result["instance"]
+    assert {name: has[name] for name in predicted.before} == predicted.before
+    aws.run("rds_instance", **wanted)
+    has = aws.run("rds_instance_info", identifier="freight").result["instance"]
+    assert {name: has[name] for name in predicted.after} == predicted.after != predicted.before
+    assert not aws.run("rds_instance", **wanted).changed
+
+
+def test_what_is_predicted_of_a_new_instance_is_what_the_service_has(aws: Service, options: Options) -> None:
+    predicted = aws.run("rds_instance", check_mode=True, **options).after
+    aws.run("rds_instance", **options)
+    has = aws.run("rds_instance_info", identifier="freight").result["instance"]
+    assert {name: has[name] for name in predicted} == {**predicted, "log_exports": sorted(predicted["log_exports"])}
 
 
 @pytest.mark.parametrize(
@@ -180,14 +238,27 @@ def test_a_parameter_group_of_another_family_is_refused(aws: Service, options: O
         ({"database": "other"}, "database: freight -> other is not possible"),
         ({"admin_user": "root"}, "admin_user: administrator -> root is not possible"),
         ({"instance_class": "db.x2g.large", "allow_interruption": True}, "db.x2g.large cannot be Multi-AZ in this region"),
+        ({"allocated_storage_gib": 70000, "max_allocated_storage_gib": 71000}, "allocated_storage_gib 70000 is not within 20 and 65536"),
+        ({"max_allocated_storage_gib": 50}, "max_allocated_storage_gib is not above allocated_storage_gib: give 110 at least"),
+        ({"storage_type": "io1"}, "storage of type io1 needs iops"),
+        ({"parameter_group": "freight-16"}, "parameter group freight-16 is of family postgres16, and PostgreSQL 17.7 needs postgres17"),
+        ({"subnet_group": "one", "allow_interruption": True}, f"subnet group one has subnets in {REGION}a only"),
         ({"monitoring_interval_seconds": 30}, "monitoring_interval_seconds needs a role"),
         ({"state": "absent"}, "freight is protected from deletion: set deletion_protection: false"),
     ],
 )
 def test_what_cannot_be_changed_is_refused_before_anything_is_asked_for(aws: Service, options: Options, changes: Options, sentence: str) -> None:
     # Storage that may grow is not a limit that is taken back.
+    aws.run("rds_parameter_group", name="freight-16", family="postgres16")
     aws.run("rds_instance", **{**options, **({"max_allocated_storage_gib": None} if "max_allocated_storage_gib" in changes else {})})
     assert sentence in refused(aws, options, **changes)
+
+
+def test_all_that_keeps_it_from_being_changed_is_said_together(aws: Service, options: Options) -> None:
+    aws.run("rds_parameter_group", name="freight-16", family="postgres16")
+    aws.run("rds_instance", **options)
+    message = refused(aws, options, storage_type="io1", allocated_storage_gib=70000, parameter_group="freight-16", port=5433)
+    assert message.startswith("5 problems of instance freight; nothing was changed.")
 
 
 def test_an_instance_goes_with_a_snapshot_or_a_word(aws: Service, options: Options) -> None:
@@ -201,7 +272,7 @@ def test_an_instance_goes_with_a_snapshot_or_a_word(aws: Service, options: Optio
 
 
 def test_an_instance_with_replicas_stays(aws: Service, options: Options) -> None:
-    aws.run("rds_instance", **{**options, "deletion_protection": False})
+    aws.make_with_password({**options, "deletion_protection": False})
     aws.run("rds_read_replica", identifier="reports", source="freight")
     assert "freight has the read replicas reports: promote or delete them first" in refused(
         aws, {"identifier": "freight", "state": "absent", "skip_final_snapshot": True}
@@ -230,18 +301,86 @@ def test_a_wait_has_a_bound_and_a_state_that_never_ends_is_said(aws: Service, op
     with pytest.raises(WaitTimeout, match=r"Instance freight in a state to be used did not come within 60 s; last seen: 'creating'"):
         aws.run("rds_instance", **{**options, "wait_timeout_seconds": 60})
     monkeypatch.setattr(stand_in, "delay_seconds", 0.0)
-    from moto.rds.models import rds_backends
+    put_in_state("incompatible-network")
+    assert "freight is incompatible-network, which no waiting ends: see that its subnets have free addresses" in refused(aws, options)
 
+
+def put_in_state(status: str) -> None:
+    """What only the service does."""
     instance = rds_backends["123456789012"][REGION].databases["freight"]
-    instance.to_come, instance.status = [], "storage-full"
-    for check_mode in (True, False):
-        with pytest.raises(PlanError, match="freight is storage-full, which no waiting ends: enlarge its storage"):
-            aws.run("rds_instance", check_mode, **options)
+    instance.to_come, instance.status = [], status
+
+
+def test_an_instance_that_is_being_deleted_is_refused_at_once(aws: Service, options: Options) -> None:
+    aws.run("rds_instance", **options)
+    put_in_state("deleting")
+    sentence = "Instance freight is being deleted, which cannot be taken back: wait until it is gone, and run the same again."
+    assert refused(aws, options) == refused(aws, options, instance_class="db.r7g.large") == sentence and aws.slept == 0
+
+
+def test_full_storage_can_be_enlarged_and_nothing_else_be_changed(aws: Service, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws.run("rds_instance", **options)
+    monkeypatch.setattr(stand_in, "delay_seconds", 40.0)
+    put_in_state("storage-full")
+    for changes in ({}, {"allocated_storage_gib": 200}, {"allocated_storage_gib": 200, "apply": "now", "backup_retention_days": 3}):
+        assert "freight is storage-full, which no waiting ends: enlarge its storage with rds_instance" in refused(aws, options, **changes)
+    wanted = {**options, "allocated_storage_gib": 200, "apply": "now"}
+    assert "is not within 20 and 65536" in refused(aws, {**wanted, "allocated_storage_gib": 70000, "max_allocated_storage_gib": 71000})
+    predicted = aws.run("rds_instance", check_mode=True, **wanted)
+    grown = aws.run("rds_instance", **wanted)
+    assert grown.result["actions"] == predicted.result["actions"] == ["allocated_storage_gib: 100 -> 200"] and aws.requests == ["ModifyDBInstance"]
+    assert (grown.result["instance"]["status"], grown.result["instance"]["allocated_storage_gib"]) == ("available", 200)
+    assert not aws.run("rds_instance", **wanted).changed
+
+
+def test_storage_that_was_rounded_up_is_as_wanted(aws: Service, options: Options) -> None:
+    """Also where the service did it, and nothing lets the storage grow by itself."""
+    wanted = {**options, "max_allocated_storage_gib": None}
+    aws.run("rds_instance", **wanted)
+    aws.client("rds").modify_db_instance(DBInstanceIdentifier="freight", AllocatedStorage=105, ApplyImmediately=True)
+    again = aws.run("rds_instance", **{**wanted, "allocated_storage_gib": 105})
+    assert not again.changed and again.result["instance"]["allocated_storage_gib"] == 110
+
+
+def test_an_upgrade_in_the_window_reboots_nothing_before(aws: Service, options: Options) -> None:
+    aws.run("rds_parameter_group", name="freight-17", family="postgres17")
+    aws.run("rds_parameter_group", name="freight-18", family="postgres18")
+    aws.run("rds_instance", **options, parameter_group="freight-17")
+    consents = {"allow_major_upgrade": True, "allow_interruption": True, "reboot_when_due": True}
+    wanted = {**options, "parameter_group": "freight-18", "engine_version": "18", **consents}
+    aws.requests.clear()
+    changed = aws.run("rds_instance", **wanted)
+    assert aws.requests == ["ModifyDBInstance"] and changed.result["instance"]["pending"] == {"EngineVersion": "18.1"}
+    assert changed.result["instance"]["engine_version"] == "17.7"
+    assert not aws.run("rds_instance", **wanted).changed and aws.requests == ["ModifyDBInstance"]
+
+
+def test_an_instance_with_a_password_of_somebody_is_given_one_of_the_service(aws: Service, options: Options) -> None:
+    aws.make_with_password(options)
+    assert aws.run("rds_instance_info", identifier="freight").result["instance"]["admin_secret_arn"] is None
+    assert "admin_secret: False -> True interrupts clients now: the administrator's password becomes another" in refused(aws, options)
+    assert not aws.run("rds_instance", **{**options, "admin_secret": False}).changed
+    predicted = aws.run("rds_instance", check_mode=True, **options, allow_interruption=True)
+    changed = aws.run("rds_instance", **options, allow_interruption=True)
+    assert changed.result["actions"] == predicted.result["actions"] == ["admin_secret: False -> True"] and changed.after == predicted.after
+    assert changed.result["instance"]["admin_secret"] and aws.sent["ModifyDBInstance"]["ManageMasterUserPassword"] is True
+    secret = aws.client("secretsmanager").get_secret_value(SecretId=changed.result["instance"]["admin_secret_arn"])["SecretString"]
+    assert json.loads(secret)["username"] == options["admin_user"] and json.loads(secret)["password"] not in repr(changed)
+    assert not aws.run("rds_instance", **options).changed
+
+
+def test_the_password_of_replicas_and_their_source_is_left_alone(aws: Service, options: Options) -> None:
+    aws.make_with_password(options)
+    aws.run("rds_read_replica", identifier="reports", source="freight")
+    assert not aws.run("rds_instance", **options).changed
+    assert not aws.run("rds_instance", identifier="reports", multi_az=False).changed
+
+
+def test_a_new_instance_has_no_password_of_ours(aws: Service, options: Options) -> None:
+    assert "admin_secret is false, and the administrator of a new instance has no password" in refused(aws, options, admin_secret=False)
 
 
 def test_another_engine_under_the_name_is_refused(aws: Service, options: Options) -> None:
-    from moto.rds.models import rds_backends
-
     aws.run("rds_instance", **options)
     rds_backends["123456789012"][REGION].databases["freight"].engine = "mysql"
     with pytest.raises(UsageError, match="freight runs mysql, not PostgreSQL"):
