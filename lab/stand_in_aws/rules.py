@@ -133,6 +133,8 @@ def make_replica(source: Any) -> Refusal:
     """Before a read replica is made."""
     if not source.backup_retention_period:
         return STATE, "Automated backups are not enabled for this database instance. To enable automated backups, use ModifyDBInstance."
+    if source.manage_master_user_password:
+        return VALUE, "Read replicas of a source of engine postgres with ManageMasterUserPassword are not supported."
     return None
 
 

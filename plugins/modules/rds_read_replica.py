@@ -37,7 +37,10 @@ options:
     choices: [present, promoted, absent]
     default: present
   source:
-    description: Name of the instance that it follows, or its ARN where that is in another region; needed to make one.
+    description:
+      - Name of the instance that it follows, or its ARN where that is in another region; needed to make one.
+      - It has to keep backups, and must not have its administrator's password in AWS Secrets Manager, see O(freight.pg_ha.rds_instance#module:admin_secret).
+        Both are looked at beforehand in the replica's own region only; of a source in another one the service says it.
     type: str
   instance_class:
     description: Class of its machine; by default that of its source.
@@ -51,6 +54,10 @@ options:
     default: false
   parameter_group:
     description: Parameter group; by default that of its source.
+    type: str
+  kms_key_id:
+    description:
+      - Key of its storage, by ARN or id in the replica's region; by default that of its source. Needed where the source is in another region and encrypted.
     type: str
   backup_retention_days:
     description: With V(promoted), the days for which backups of it are kept from then on.
@@ -109,22 +116,27 @@ def shown(instance: Described | None) -> dict[str, t.Any]:
 def run(client: rds.RdsClient, params: dict[str, t.Any], check_mode: bool, clock: Clock = SYSTEM_CLOCK) -> Outcome:
     """Read, refuse or plan, do, wait."""
     name, timeout = params["identifier"], params["wait_timeout_seconds"]
-    current = client.read_instance(name)
-    source = client.read_instance(params["source"]) if current is None and params["source"] and ":" not in params["source"] else None
-    operation, request, words = replica_plan.plan_replica(params, current, source)
-    if operation is None:
+    current: Described | None = client.read_instance(name)
+    source = None
+    if current is None and params["source"] and replica_plan.region_of(params["source"], client.region) == client.region:
+        source = client.read_instance(params["source"].rpartition(":")[2])
+    step = replica_plan.plan_replica(params, current, source, client.region)
+    if current is not None and params["state"] != "absent":
+        # It may be in the making still, or in a promotion that was asked for before: what there is to do shows when that is over.
+        current = waits.settle(client, current, check_mode, timeout, clock)
+        step = replica_plan.plan_replica(params, current, source, client.region)
+    if not step.words:
         return Outcome.of(shown(current), shown(current), [], instance=None if current is None else public(current))
     after = replica_plan.predict(params, shown(current), source)
     if check_mode:
-        return Outcome.of(shown(current), after, [Action(words)], instance=None if current is None else public(current))
-    if current is not None and params["state"] == "promoted":
-        waits.until_settled(client, name, timeout, clock)
-    client.write(operation, _METHODS[operation], request)
+        return Outcome.of(shown(current), after, [Action(step.words)], instance=None if current is None else public(current))
+    if step.operation is not None:
+        client.write(step.operation, _METHODS[step.operation], step.request)
     if params["state"] == "absent":
         waits.until_gone(client, name, timeout, clock)
-        return Outcome.of(shown(current), after, [Action(words)], instance=None)
+        return Outcome.of(shown(current), after, [Action(step.words)], instance=None)
     found = waits.until_settled(client, name, timeout, clock, also=waits.promotion if params["state"] == "promoted" else waits.nothing_more)
-    return Outcome.of(shown(current), after, [Action(words)], instance=public(found))
+    return Outcome.of(shown(current), after, [Action(step.words)], instance=public(found))
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -138,6 +150,7 @@ def argument_spec() -> dict[str, t.Any]:
         "zone": {"type": "str"},
         "multi_az": {"type": "bool", "default": False},
         "parameter_group": {"type": "str"},
+        "kms_key_id": {"type": "str"},
         "backup_retention_days": {"type": "int"},
         "tags": {"type": "dict", "default": {}},
         "wait_timeout_seconds": {"type": "int", "default": 3600},

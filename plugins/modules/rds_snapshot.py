@@ -88,11 +88,12 @@ def make(client: rds.RdsClient, params: dict[str, t.Any], check_mode: bool, cloc
     if found is None:
         if not instance:
             raise UsageError(f"instance is not given, and snapshot {name} does not exist yet: give it.")
-        if client.read_instance(instance) is None:
+        source = client.read_instance(instance)
+        if source is None:
             raise PlanError(f"There is no instance {instance} in region {client.region}: see instance and region.")
+        waits.settle(client, source, check_mode, params["wait_timeout_seconds"], clock)
         actions = [Action(f"make snapshot {name} of {instance}")]
         if not check_mode:
-            waits.until_settled(client, instance, params["wait_timeout_seconds"], clock)
             request = {"DBSnapshotIdentifier": name, "DBInstanceIdentifier": instance, "Tags": tag_list(params["tags"])}
             client.write("CreateDBSnapshot", "create_db_snapshot", request)
     if not check_mode:

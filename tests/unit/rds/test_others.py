@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PgHaError, PlanError, UsageError, WaitTimeout
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.client import RdsClient
+from moto.rds.models import rds_backends
 from stand_in_aws import rds as stand_in
 
 from .conftest import REGION, Service
@@ -26,6 +27,25 @@ def freight(aws: Service, options: Options) -> Options:
     made = aws.run("rds_instance", **{**options, "deletion_protection": False}).result["instance"]
     aws.requests.clear()
     return made
+
+
+@pytest.fixture
+def source(aws: Service, options: Options) -> None:
+    """The instance with a password that is not in Secrets Manager, so that it may have replicas."""
+    aws.make_with_password({**options, "deletion_protection": False})
+
+
+def refused(aws: Service, name: str, **options: t.Any) -> str:
+    """The message with which it is refused, in check mode and in earnest, and nothing was asked of the service."""
+    messages = []
+    for check_mode in (True, False):
+        aws.requests.clear()
+        with pytest.raises(PgHaError) as error:
+            aws.run(name, check_mode, **options)
+        assert aws.requests == []
+        messages.append(error.value.message)
+    assert messages[0] == messages[1]
+    return messages[0]
 
 
 # --- failover ----------------------------------------------------------------------------------------------------------------------
@@ -67,7 +87,7 @@ def test_what_cannot_fail_over_is_refused(aws: Service, freight: Options, option
 # --- read replicas -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_replica_is_made_promoted_and_deleted(aws: Service, freight: Options) -> None:
+def test_a_replica_is_made_promoted_and_deleted(aws: Service, source: None) -> None:
     wanted = {"identifier": "reports", "source": "freight", "tags": {"for": "reports"}}
     steps: list[tuple[Options, str, str | None, list[str]]] = [
         (wanted, "make reports, a read replica of freight", "freight", ["reports"]),
@@ -98,7 +118,7 @@ def test_a_replica_is_made_promoted_and_deleted(aws: Service, freight: Options) 
         ({"identifier": "there", "source": "other"}, "Replica there follows freight, not other"),
     ],
 )
-def test_what_a_replica_cannot_be_is_refused(aws: Service, freight: Options, wanted: Options, sentence: str) -> None:
+def test_what_a_replica_cannot_be_is_refused(aws: Service, source: None, wanted: Options, sentence: str) -> None:
     aws.run("rds_read_replica", identifier="there", source="freight")
     aws.requests.clear()
     for check_mode in (True, False):
@@ -107,10 +127,54 @@ def test_what_a_replica_cannot_be_is_refused(aws: Service, freight: Options, wan
         assert sentence in error.value.message and aws.requests == []
 
 
-def test_a_source_without_backups_has_no_replicas(aws: Service, options: Options) -> None:
-    aws.run("rds_instance", **{**options, "backup_retention_days": 0})
-    with pytest.raises(PlanError, match="Instance freight keeps no backups"):
-        aws.run("rds_read_replica", identifier="reports", source="freight")
+def test_a_source_without_backups_or_with_a_secret_has_no_replicas(aws: Service, options: Options) -> None:
+    aws.make_with_password({**options, "backup_retention_days": 0})
+    assert "Instance freight keeps no backups" in refused(aws, "rds_read_replica", identifier="reports", source="freight")
+    made = aws.run("rds_instance", **{**options, "identifier": "with-secret"}).result["instance"]
+    for source in ("with-secret", made["arn"]):
+        message = refused(aws, "rds_read_replica", identifier="reports", source=source)
+        assert "has its administrator's password in Secrets Manager, and the service makes no read replicas of those that do" in message
+
+
+def test_a_replica_that_is_being_made_is_waited_for(aws: Service, source: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand_in, "delay_seconds", 40.0)
+    aws.client("rds").create_db_instance_read_replica(DBInstanceIdentifier="reports", SourceDBInstanceIdentifier="freight")
+    wanted = {"identifier": "reports", "source": "freight"}
+    assert not aws.run("rds_read_replica", check_mode=True, **wanted).changed and aws.slept == 0
+    found = aws.run("rds_read_replica", **wanted)
+    assert not found.changed and found.result["instance"]["status"] == "available" and aws.slept >= 40 and aws.requests == []
+
+
+def test_a_promotion_that_runs_is_not_asked_for_again(aws: Service, source: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws.run("rds_read_replica", identifier="reports", source="freight")
+    aws.requests.clear()
+    monkeypatch.setattr(stand_in, "delay_seconds", 40.0)
+    aws.client("rds").promote_read_replica(DBInstanceIdentifier="reports")
+    promoted = aws.run("rds_read_replica", identifier="reports", state="promoted")
+    assert aws.requests == [] and not promoted.changed and promoted.result["instance"]["replica_of"] is None
+
+
+def test_a_deletion_that_runs_is_not_asked_for_again(aws: Service, source: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws.run("rds_read_replica", identifier="reports", source="freight")
+    aws.requests.clear()
+    monkeypatch.setattr(stand_in, "delay_seconds", 40.0)
+    aws.client("rds").delete_db_instance(DBInstanceIdentifier="reports", SkipFinalSnapshot=True)
+    for state in ("present", "promoted"):
+        assert "Instance reports is being deleted, which cannot be taken back" in refused(aws, "rds_read_replica", identifier="reports", state=state)
+    predicted = aws.run("rds_read_replica", check_mode=True, identifier="reports", state="absent")
+    gone = aws.run("rds_read_replica", identifier="reports", state="absent")
+    assert gone.result["actions"] == predicted.result["actions"] == ["delete replica reports"] and gone.result["instance"] is None
+    assert aws.requests == [] and aws.slept >= 40 and aws.run("rds_instance_info", identifier="reports").result["instance"] is None
+
+
+def test_what_no_waiting_ends_is_refused_in_check_mode_too(aws: Service, source: None) -> None:
+    aws.run("rds_read_replica", identifier="reports", source="freight")
+    for name in ("freight", "reports"):
+        rds_backends["123456789012"][REGION].databases[name].status = "incompatible-parameters"
+    sentence = "is incompatible-parameters, which no waiting ends: mend its parameter group"
+    assert sentence in refused(aws, "rds_read_replica", identifier="reports", state="promoted")
+    assert sentence in refused(aws, "rds_read_replica", identifier="reports", source="freight")
+    assert sentence in refused(aws, "rds_snapshot", identifier="before", instance="freight")
 
 
 # --- snapshots ---------------------------------------------------------------------------------------------------------------------

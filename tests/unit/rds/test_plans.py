@@ -9,9 +9,9 @@ import datetime
 import typing as t
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError, WaitTimeout
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError, PlanError, WaitTimeout
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import Clock
-from ansible_collections.freight.pg_ha.plugins.module_utils._rds import failover_plan, instance_plan, instance_refusals_plan, storage_plan, waits
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds import failover_plan, instance_plan, instance_refusals_plan, replica_plan, storage_plan, waits
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import CERTIFICATE, FULL, OUTAGE, PASSWORD, STUCK, Offer
 from stand_in_aws import catalogue
 
@@ -250,6 +250,57 @@ def test_what_interrupts_clients_needs_consent(wanted: Options, current: Options
     assert instance_refusals_plan.refuse_modify({**wanted, "allow_interruption": True}, current, changes, OFFER, apply) == []
 
 
+# --- replicas ----------------------------------------------------------------------------------------------------------------------
+
+REPLICA = {"DBInstanceIdentifier": "reports", "ReadReplicaSourceDBInstanceIdentifier": "freight", "DBInstanceStatus": "available"}
+SOURCE = stands(MasterUserSecret=None)
+ELSEWHERE = "arn:aws:rds:us-east-1:123456789012:db:freight"
+PARAMS: Options = {
+    "identifier": "reports", "state": "present", "source": "freight", "instance_class": None, "zone": None, "multi_az": False, "parameter_group": None,
+    "kms_key_id": None, "backup_retention_days": None, "tags": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("params", "current", "source", "operation", "says"),
+    [
+        ({}, None, SOURCE, "CreateDBInstanceReadReplica", "make reports"),
+        ({}, REPLICA, None, None, ""),
+        ({"state": "promoted"}, REPLICA, None, "PromoteReadReplica", "promote reports"),
+        ({"state": "promoted"}, SOURCE, None, None, ""),
+        ({"state": "absent"}, REPLICA, None, "DeleteDBInstance", "delete replica reports"),
+        ({"state": "absent"}, {**REPLICA, "DBInstanceStatus": "deleting"}, None, None, "delete replica reports"),
+        ({"state": "absent"}, None, None, None, ""),
+        ({"source": f"arn:aws:rds:{REGION}:123456789012:db:freight"}, None, SOURCE, "CreateDBInstanceReadReplica", "make reports"),
+        ({"source": ELSEWHERE}, None, None, "CreateDBInstanceReadReplica", "make reports"),
+    ],
+)
+def test_what_a_replica_needs(params: Options, current: Options | None, source: Options | None, operation: str | None, says: str) -> None:
+    step = replica_plan.plan_replica({**PARAMS, **params}, current, source, REGION)
+    assert step.operation == operation and step.words.startswith(says) and bool(step.words) is bool(says)
+    assert (step.request == {}) is (operation is None)
+
+
+def test_a_source_in_another_region_is_asked_for_there() -> None:
+    request = replica_plan.plan_replica({**PARAMS, "source": ELSEWHERE, "kms_key_id": "key"}, None, None, REGION).request
+    assert request["SourceRegion"] == "us-east-1" and request["KmsKeyId"] == "key"
+    assert not {"SourceRegion", "KmsKeyId"} & set(replica_plan.plan_replica(PARAMS, None, SOURCE, REGION).request)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (None, "There is no instance freight for reports to follow"),
+        (stands(MasterUserSecret=None, BackupRetentionPeriod=0), "Instance freight keeps no backups"),
+        (stands(), "Instance freight has its administrator's password in Secrets Manager, and the service makes no read replicas of those that do"),
+    ],
+)
+def test_a_source_that_cannot_be_followed_is_refused(source: Options | None, sentence: str) -> None:
+    with pytest.raises(PgHaError) as error:
+        replica_plan.plan_replica(PARAMS, None, source, REGION)
+    assert sentence in error.value.message and "\n" not in error.value.message
+
+
 # --- failover ----------------------------------------------------------------------------------------------------------------------
 
 AT = datetime.datetime(2026, 11, 1, 12, tzinfo=datetime.UTC)
@@ -342,6 +393,7 @@ MAKES_SECRET = {"DBInstanceStatus": "available", "MasterUserSecret": {"SecretSta
         ([MODIFYING], {"asked": {**AT_ONCE, "ApplyImmediately": False}}, 1),
         ([FULL, "modifying", "available"], {"ends": FULL}, 3),
         (["available", MAKES_SECRET, HAS_SECRET], {"asked": {"ManageMasterUserPassword": True}}, 3),
+        ([{**REPLICA}, "modifying", "available"], {"also": waits.promotion}, 3),
     ],
 )
 def test_it_waits_until_it_is_settled(states: list[t.Any], more: Options, looks: int) -> None:

@@ -11,6 +11,7 @@ import botocore.exceptions
 import botocore.session
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import model
+from moto.rds.models import rds_backends
 from stand_in_aws import catalogue
 from stand_in_aws import rds as stand_in
 
@@ -63,7 +64,8 @@ def test_what_is_pending_is_of_the_services_shape() -> None:
 @pytest.fixture
 def made(aws: Service, options: Request) -> t.Any:
     """boto3's client, with the instance freight and the parameter groups freight-16 and freight-17."""
-    aws.run("rds_instance", **options)
+    aws.make_with_password(options)
+    aws.run("rds_instance", **{**options, "identifier": "with-secret"})
     client = aws.client("rds")
     for major in (16, 17):
         client.create_db_parameter_group(DBParameterGroupName=f"freight-{major}", DBParameterGroupFamily=f"postgres{major}", Description="x")
@@ -91,6 +93,10 @@ FREIGHT = {"DBInstanceIdentifier": "freight"}
         ("ModifyDBInstance", "modify_db_instance", {**FREIGHT, "MonitoringInterval": 30}, "InvalidParameterCombination"),
         ("ModifyDBInstance", "modify_db_instance", {**FREIGHT, "DBInstanceClass": "db.nope.huge"}, "InvalidParameterValue"),
         ("DeleteDBInstance", "delete_db_instance", {**FREIGHT, "SkipFinalSnapshot": True}, "InvalidParameterCombination"),
+        (
+            "CreateDBInstanceReadReplica", "create_db_instance_read_replica",
+            {"DBInstanceIdentifier": "new", "SourceDBInstanceIdentifier": "with-secret"}, "InvalidParameterValue",
+        ),
         ("PromoteReadReplica", "promote_read_replica", FREIGHT, "InvalidDBInstanceState"),
         ("DescribeDBParameterGroups", "describe_db_parameter_groups", {"DBParameterGroupName": "none"}, "DBParameterGroupNotFound"),
         (
@@ -122,6 +128,21 @@ def test_a_single_zone_cannot_fail_over_and_a_busy_instance_takes_no_change(made
     made.reboot_db_instance(**FREIGHT)
     with pytest.raises(botocore.exceptions.ClientError, match="InvalidDBInstanceState"):
         made.modify_db_instance(**FREIGHT, BackupRetentionPeriod=3)
+
+
+def test_storage_grows_by_a_tenth_at_least_and_alone_where_it_is_full(made: t.Any) -> None:
+    def has() -> int:
+        return int(made.describe_db_instances(**FREIGHT)["DBInstances"][0]["AllocatedStorage"])
+
+    for asked, becomes in ((105, 110), (200, 200), (200, 200)):
+        made.modify_db_instance(**FREIGHT, AllocatedStorage=asked, ApplyImmediately=True)
+        assert has() == becomes
+    rds_backends["123456789012"][REGION].databases["freight"].status = "storage-full"
+    for request in ({"BackupRetentionPeriod": 3}, {"AllocatedStorage": 200}, {"AllocatedStorage": 300, "BackupRetentionPeriod": 3}):
+        with pytest.raises(botocore.exceptions.ClientError, match="InvalidDBInstanceState"):
+            made.modify_db_instance(**FREIGHT, **request)
+    made.modify_db_instance(**FREIGHT, AllocatedStorage=300, ApplyImmediately=True)
+    assert has() == 300
 
 
 def test_a_parameter_group_in_use_stays(made: t.Any) -> None:
