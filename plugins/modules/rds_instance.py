@@ -245,8 +245,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import SYSTEM_CLOCK, Clock
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds import change_plan, instance_plan, instance_refusals_plan, waits
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds import client as rds
-from ansible_collections.freight.pg_ha.plugins.module_utils._rds import instance_plan, instance_refusals_plan, waits
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import DELETING, FULL, Described, Offer, public
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.refusal import refuse
 
@@ -276,8 +276,8 @@ def keep(client: rds.RdsClient, wanted: t.Mapping[str, t.Any], current: Describe
         refuse(f"instance {identifier}", instance_refusals_plan.refuse_create(wanted, identifier, offer))
         plan = instance_plan.plan_create(wanted, identifier, offer.versions)
     else:
-        changes = instance_plan.changes(wanted, current, wanted["apply"])
-        if not instance_plan.only_grows(changes, wanted["apply"]):
+        changes = change_plan.changes(wanted, current, wanted["apply"])
+        if not change_plan.only_grows(changes, wanted["apply"]):
             waits.refuse_stuck(current)
         offer = offer_for(client, wanted, current) if changes else Offer()
         refuse(f"instance {identifier}", instance_refusals_plan.refuse_modify(wanted, current, changes, offer, wanted["apply"]))

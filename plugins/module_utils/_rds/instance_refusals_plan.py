@@ -11,7 +11,7 @@ import typing as t
 
 from .._core.problems import Problem
 from . import storage_plan
-from .instance_plan import NOW, Change, Wanted, interruption, is_reboot_due, will_stand
+from .change_plan import NOW, Change, Wanted, interruption, is_reboot_due, will_stand
 from .model import AT_ONCE, OUTAGE, Described, Offer, choose_version, version_key
 
 # CreateDBInstance, DBInstanceIdentifier: 1 to 63 letters, digits and hyphens, a letter first, no hyphen at the end and no two in a row.

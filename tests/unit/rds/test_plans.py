@@ -11,7 +11,15 @@ import typing as t
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PgHaError, PlanError, WaitTimeout
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import Clock
-from ansible_collections.freight.pg_ha.plugins.module_utils._rds import failover_plan, instance_plan, instance_refusals_plan, replica_plan, storage_plan, waits
+from ansible_collections.freight.pg_ha.plugins.module_utils._rds import (
+    change_plan,
+    failover_plan,
+    instance_plan,
+    instance_refusals_plan,
+    replica_plan,
+    storage_plan,
+    waits,
+)
 from ansible_collections.freight.pg_ha.plugins.module_utils._rds.model import CERTIFICATE, FULL, OUTAGE, PASSWORD, STUCK, Offer
 from stand_in_aws import catalogue
 
@@ -50,7 +58,7 @@ def stands(pending: Options | None = None, **more: t.Any) -> Options:
 
 
 def words(wanted: Options, current: Options, apply: str = "window") -> list[str]:
-    return [change.words for change in instance_plan.changes(wanted, current, apply)]
+    return [change.words for change in change_plan.changes(wanted, current, apply)]
 
 
 # --- what differs ------------------------------------------------------------------------------------------------------------------
@@ -123,7 +131,7 @@ def test_storage_grows_by_a_tenth_and_what_has_grown_stays(wanted: int, has: int
     ],
 )
 def test_full_storage_is_enlarged_alone_and_now(wanted: Options, apply: str, alone: bool) -> None:
-    assert instance_plan.only_grows(instance_plan.changes(wanted, stands(), apply), apply) is alone
+    assert change_plan.only_grows(change_plan.changes(wanted, stands(), apply), apply) is alone
 
 
 UPGRADE = {"engine_version": "18", "parameter_group": "freight-18", "reboot_when_due": True}
@@ -144,7 +152,7 @@ UPGRADE = {"engine_version": "18", "parameter_group": "freight-18", "reboot_when
     ],
 )
 def test_when_it_is_rebooted(wanted: Options, current: Options, apply: str, due: bool) -> None:
-    assert instance_plan.is_reboot_due(wanted, current, instance_plan.changes(wanted, current, apply), apply) is due
+    assert change_plan.is_reboot_due(wanted, current, change_plan.changes(wanted, current, apply), apply) is due
 
 
 ROTATES = Offer([{"EngineVersion": "17.6", "SupportsCertificateRotationWithoutRestart": True}])
@@ -165,7 +173,7 @@ RESTARTS = Offer([{"EngineVersion": "17.6", "SupportsCertificateRotationWithoutR
     ],
 )
 def test_what_clients_notice(wanted: Options, current: Options, offer: Offer, expected: list[str]) -> None:
-    assert [instance_plan.interruption(change, current, offer) for change in instance_plan.changes(wanted, current, "window")] == expected
+    assert [change_plan.interruption(change, current, offer) for change in change_plan.changes(wanted, current, "window")] == expected
 
 
 @pytest.mark.parametrize(
@@ -183,7 +191,7 @@ def test_what_clients_notice(wanted: Options, current: Options, offer: Offer, ex
     ],
 )  # fmt: skip
 def test_what_is_sent(wanted: Options, current: Options, sent: Options) -> None:
-    plan = instance_plan.plan_modify(wanted, current, instance_plan.changes(wanted, current, "now"), "now", OFFER)
+    plan = instance_plan.plan_modify(wanted, current, change_plan.changes(wanted, current, "now"), "now", OFFER)
     assert plan.modify == {"DBInstanceIdentifier": "freight", "ApplyImmediately": True, **sent}
     assert plan.after is not None and plan.after["iops"] == sent.get("Iops", current["Iops"])
 
@@ -224,7 +232,7 @@ def test_what_is_sent(wanted: Options, current: Options, sent: Options) -> None:
 )  # fmt: skip
 def test_what_cannot_be_is_refused_all_at_once(wanted: Options, current: Options, sentences: list[str]) -> None:
     wanted = {**wanted, "allow_interruption": True}
-    found = instance_refusals_plan.refuse_modify(wanted, current, instance_plan.changes(wanted, current, "window"), OFFER, "window")
+    found = instance_refusals_plan.refuse_modify(wanted, current, change_plan.changes(wanted, current, "window"), OFFER, "window")
     assert len(found) == len(sentences), found
     for problem, sentence in zip(found, sentences, strict=True):
         assert sentence in problem.sentence
@@ -242,7 +250,7 @@ def test_what_cannot_be_is_refused_all_at_once(wanted: Options, current: Options
     ],
 )
 def test_what_interrupts_clients_needs_consent(wanted: Options, current: Options, apply: str, sentences: list[str]) -> None:
-    changes = instance_plan.changes(wanted, current, apply)
+    changes = change_plan.changes(wanted, current, apply)
     found = instance_refusals_plan.refuse_modify(wanted, current, changes, OFFER, apply)
     assert [problem.kind for problem in found] == ["consent"] * len(sentences), found
     for problem, sentence in zip(found, sentences, strict=True):
