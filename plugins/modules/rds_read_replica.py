@@ -57,7 +57,8 @@ options:
     type: str
   kms_key_id:
     description:
-      - Key of its storage, by ARN or id in the replica's region; by default that of its source. Needed where the source is in another region and encrypted.
+      - Key of its storage, by ARN or id in the replica's region. Needed where the source is in another region and encrypted.
+      - Refused where the source is in the same region, because the replica has its key then.
     type: str
   backup_retention_days:
     description: With V(promoted), the days for which backups of it are kept from then on.

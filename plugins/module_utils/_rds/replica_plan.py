@@ -59,13 +59,15 @@ def _make(params: t.Mapping[str, t.Any], current: Described | None, source: Desc
     there = region_of(follows, region)
     if there == region:
         _refuse_source(name, follows, source)
+        if params["kms_key_id"]:
+            raise UsageError(f"kms_key_id is given for {name}, which has the key of {follows} because that is in the same region: omit it.")
     request = {
         "DBInstanceIdentifier": name,
         "SourceDBInstanceIdentifier": follows,
         "MultiAZ": params["multi_az"],
         "Tags": tag_list(params["tags"]),
         **{parameter: params[option] for option, parameter in _OPTIONS.items() if params[option]},
-        # With it boto3 signs the request for the other region, too, which the service wants for an encrypted source.
+        # With it boto3 signs the request for the other region, too, which China and GovCloud want for an encrypted source.
         **({} if there == region else {"SourceRegion": there}),
     }
     return Step("CreateDBInstanceReadReplica", request, f"make {name}, a read replica of {follows}")

@@ -293,6 +293,8 @@ def test_a_source_in_another_region_is_asked_for_there() -> None:
     request = replica_plan.plan_replica({**PARAMS, "source": ELSEWHERE, "kms_key_id": "key"}, None, None, REGION).request
     assert request["SourceRegion"] == "us-east-1" and request["KmsKeyId"] == "key"
     assert not {"SourceRegion", "KmsKeyId"} & set(replica_plan.plan_replica(PARAMS, None, SOURCE, REGION).request)
+    with pytest.raises(PgHaError, match="kms_key_id is given for reports, which has the key of freight because that is in the same region: omit it."):
+        replica_plan.plan_replica({**PARAMS, "kms_key_id": "key"}, None, SOURCE, REGION)
 
 
 @pytest.mark.parametrize(
