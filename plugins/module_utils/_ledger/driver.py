@@ -273,7 +273,7 @@ class Client:
                 stage = "look"
                 self._cursor.execute(self._workload.look(self._writer.client, seq + self._first_seq))
                 found, follows = self._cursor.fetchone()
-                # A leader that was cut off is started again as a standby, with commits of its own that nobody else has, and a route may lead to it for a moment.
+                # A leader that was cut off comes back as a standby with commits that nobody else has, and the route may lead to it for a moment.
                 if follows:
                     return self._failed(seq, attempt, stage, READ_ONLY, "a server that does not lead has answered", True)
                 if found:
