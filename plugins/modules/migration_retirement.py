@@ -99,6 +99,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
+from ansible_collections.freight.pg_ha.plugins.module_utils._health import plan as health
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, ours, retire, status
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.client import PgbouncerClient
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.plan import find
@@ -174,7 +175,7 @@ class Retirement:
                 retire.record(connection, self.params["migration"], "running", self.params["run"])
                 began = self.recorded(side).started_at or began
         for removal in removals:
-            retire.remove(self.sides[removal.side], removal)
+            retire.remove(self.sides[removal.side], removal, health.KEEP)
         evidence = retire.evidence(removals, self.source is None, began, self._now())
         if self.source is not None:
             retire.record(self.source, self.params["migration"], "done", self.params["run"], evidence)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from .._health.plan import TABLE, VIEW
 from .._postgresql import client
 from . import schema
 
@@ -69,7 +68,7 @@ def read_ours(connection: Connection, roles: t.Sequence[str]) -> Ours:
     :param roles: plain names of the migration's own roles
     """
     return Ours(
-        has_schema=bool(client.query_value(connection, _HAS_SCHEMA, (schema.SCHEMA, [VIEW, TABLE]))),
+        has_schema=bool(client.query_value(connection, _HAS_SCHEMA, (schema.SCHEMA, list(schema.HEALTH)))),
         subscriptions={
             row["name"]: row["enabled"]
             for row in client.query(

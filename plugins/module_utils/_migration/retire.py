@@ -15,7 +15,6 @@ import typing as t
 from dataclasses import dataclass
 
 from .._core.outcome import Action
-from .._health import plan as health
 from .._postgresql import client
 from .._postgresql.quoting import identifier
 from . import decision, guards, journal, ours, schema, settle, status
@@ -72,9 +71,10 @@ def plan_removals(source: ours.Ours | None, target: ours.Ours) -> list[Removal]:
     return found
 
 
-def remove(connection: Connection, removal: Removal) -> None:
+def remove(connection: Connection, removal: Removal, health: t.Iterable[str] = ()) -> None:
     """Take one thing away.
 
+    :param health: statements that make the health anew in the schema, where applications could ask for it
     :raises ClientError: the server refused; a table stayed locked
     :raises WaitTimeout: somebody still uses the slot
     """
@@ -88,8 +88,8 @@ def remove(connection: Connection, removal: Removal) -> None:
     elif removal.kind == "role":
         schema.with_transaction(connection, _role_statements(connection, identifier(name)))
     elif removal.kind == "schema":
-        asked = client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (health.VIEW,))
-        schema.with_transaction(connection, [f"DROP SCHEMA {identifier(name)} CASCADE", *(health.KEEP if asked else ())])
+        asked = client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (schema.HEALTH[1],))
+        schema.with_transaction(connection, [f"DROP SCHEMA {identifier(name)} CASCADE", *(health if asked else ())])
     else:
         statements = {
             "publication": f"DROP PUBLICATION {identifier(name)}",

@@ -16,6 +16,8 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 SCHEMA = "ha_migration"
+# Table and view of module health_checks, which are not the migration's.
+HEALTH = (f"{SCHEMA}.health_checks", f"{SCHEMA}.health")
 VERSION = 2
 GUARD_TRIGGER = "ha_migration_guard"
 # One name each for publication, subscription and slot of a direction.

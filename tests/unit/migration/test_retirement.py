@@ -126,6 +126,7 @@ def test_the_health_of_the_target_stays_to_be_read(moved):
     client.query(moved.ahead, "INSERT INTO ha_migration.health_checks VALUES ('f', 1, 1)")
     moved.retire()
     assert clean(moved.left("target")) and client.query_value(moved.ahead, "SELECT to_regclass('ha_migration.epoch') IS NULL")
+    assert {health.TABLE, health.VIEW} == set(schema.HEALTH)
     asked = "BEGIN; SET LOCAL ROLE pg_monitor; SELECT takes_writes, last_check FROM ha_migration.health"
     assert client.query(moved.ahead, asked) == [{"takes_writes": True, "last_check": None}]
     client.query(moved.ahead, "ROLLBACK")
@@ -140,8 +141,8 @@ def test_a_run_that_dies_after_any_step_is_finished_by_the_next(moved, monkeypat
     moved.ended = True
     plain, deaths = retire.remove, 0
 
-    def die(connection, removal):
-        plain(connection, removal)
+    def die(*arguments):
+        plain(*arguments)
         raise Died
 
     monkeypatch.setattr(retire, "remove", die)
