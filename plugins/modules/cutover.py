@@ -83,12 +83,11 @@ options:
     type: list
     elements: str
     default: []
-  application_passwords:
+  application_passwords_file:
     description:
-      - Passwords of application roles, as far as they are known.
+      - File on this host, JSON, role to password: those of application roles, as far as they are known.
       - Where a side shows nobody its verifiers, these are tried on it. Without one, the comment that M(freight.pg_ha.migrated_roles) left counts.
-    type: dict
-    default: {}
+    type: path
   method:
     description:
       - V(logical) goes on from a link that follows.
@@ -423,7 +422,8 @@ def argument_spec() -> dict[str, t.Any]:
         "target_endpoint": endpoint,
         "application_roles": {"type": "list", "elements": "str", "default": []},
         "own_roles": {"type": "list", "elements": "str", "default": []},
-        "application_passwords": {"type": "dict", "default": {}, "no_log": True},
+        # A file's name is no secret.
+        "application_passwords_file": {"type": "path", "no_log": False},
         "method": {"type": "str", "choices": ["logical", "dump"], "default": "logical"},
         "way_back": {
             "type": "dict",

@@ -11,10 +11,11 @@ import dataclasses
 import datetime
 import functools
 import json
+import pathlib
 import time
 import typing as t
 
-from .._core.errors import ClientError, GateError, PgHaError, UnknownState
+from .._core.errors import ClientError, GateError, PgHaError, UsageError, UnknownState
 from .._core.outcome import Outcome
 from .._postgresql import client
 from .._postgresql.locks import read_holder, take_lock
@@ -40,6 +41,19 @@ def connect(params: dict[str, t.Any], side: str) -> Connection:
         settings={"synchronous_commit": "on", "statement_timeout": str(round(params["budget_seconds"] * 1000))},
         patience_seconds=0,
     )
+
+
+def read_passwords(path: str | None) -> dict[str, str]:
+    """Those of application roles by name; {} where there is no file.
+
+    :raises UsageError: it cannot be read
+    """
+    if path is None:
+        return {}
+    try:
+        return dict(json.loads(pathlib.Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"application_passwords_file {path} cannot be read: {type(error).__name__}.") from error
 
 
 class Cutover:
@@ -107,7 +121,7 @@ class Cutover:
                 compare_schema=lambda: self.compare_schemas({self.leaves: self.here, self.serves: self.ahead}),
                 window_seconds=self.bring.window_seconds,
                 check_copy=self.bring.check,
-                passwords=self.params["application_passwords"],
+                passwords=read_passwords(self.params["application_passwords_file"]),
                 is_password_of=functools.partial(client.is_password_of, self.params["service_file"]),
             ),
             self.bring.gates,

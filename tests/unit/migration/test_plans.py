@@ -10,8 +10,8 @@ import types
 from dataclasses import replace
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, gates, guards, roles, schema, section, sequences
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, decision, gates, guards, roles, schema, section, sequences
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import scram
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.sequences import Sequence
 
@@ -162,3 +162,16 @@ def test_a_password_that_is_not_known_to_be_the_same_stops_the_cutover(monkeypat
     context = types.SimpleNamespace(here=here, ahead=there, roles=["app"], serves="target", leaves="source", passwords={})
     failures = list(gates.passwords(context))
     assert [(one.gate, one.object) for one in failures] == ([("passwords", "app")] if found else [])
+
+
+def test_passwords_come_from_a_file_or_there_are_none(tmp_path):
+    file = tmp_path / "passwords.json"
+    assert cutover.read_passwords(None) == {}
+    with pytest.raises(UsageError, match=r"application_passwords_file .*passwords.json cannot be read: FileNotFoundError"):
+        cutover.read_passwords(str(file))
+    file.write_text('{"shop": "p\\u00e4ss"', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"cannot be read: JSONDecodeError\.") as error:
+        cutover.read_passwords(str(file))
+    assert "ss" not in error.value.message.replace("passwords", "")
+    file.write_text('{"shop": "p\\u00e4ss"}', encoding="utf-8")
+    assert cutover.read_passwords(str(file)) == {"shop": "päss"}
