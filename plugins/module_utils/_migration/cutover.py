@@ -15,7 +15,7 @@ import pathlib
 import time
 import typing as t
 
-from .._core.errors import ClientError, GateError, PgHaError, UsageError, UnknownState
+from .._core.errors import ClientError, GateError, PgHaError, UnknownState, UsageError
 from .._core.outcome import Outcome
 from .._postgresql import client
 from .._postgresql.locks import read_holder, take_lock
