@@ -343,7 +343,8 @@ def without_source(there, monkeypatch):
     return {"service_file": str(file), "source_gone": True}
 
 
-def test_a_cutover_whose_source_was_lost_after_the_decision_is_finished_on_the_target(there, monkeypatch, without_source):
+def move_and_die_after_flip(there, monkeypatch, side):
+    """The process is gone when the poolers were told."""
     plain = section.Steps.run
 
     def run(self, name, step):
@@ -353,7 +354,11 @@ def test_a_cutover_whose_source_was_lost_after_the_decision_is_finished_on_the_t
     with monkeypatch.context() as patch:
         patch.setattr(section.Steps, "run", run)
         with pytest.raises(Died):
-            there.move("target")
+            there.move(side)
+
+
+def test_a_cutover_whose_source_was_lost_after_the_decision_is_finished_on_the_target(there, monkeypatch, without_source):
+    move_and_die_after_flip(there, monkeypatch, "target")
     with pytest.raises(GateError, match=r"declared gone \(pg_ha_source_gone\) and answers: take that input away"):
         there.cut_over(source_gone=True)
     client.query(
@@ -382,16 +387,7 @@ def test_without_the_source_nothing_is_decided(there, without_source):
 def test_a_leader_that_forgot_the_roll_back_is_closed_again_or_the_contradiction_told(there, monkeypatch, competed):
     """The next leader has neither decision nor fence, and the source has the announcement."""
     there.move("target")
-    plain = section.Steps.run
-
-    def run(self, name, step):
-        self.observe = lambda seen: (_ for _ in ()).throw(Died) if seen == "after flip" else None
-        return plain(self, name, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(section.Steps, "run", run)
-        with pytest.raises(Died):
-            there.move("source")
+    move_and_die_after_flip(there, monkeypatch, "source")
     client.query(there.ahead, f"DELETE FROM {schema.SCHEMA}.decision WHERE serves = 'source'")
     client.query(there.ahead, schema.guard_function(schema.GuardPermissive()))
     if competed:
