@@ -85,7 +85,7 @@ options:
     default: []
   application_passwords_file:
     description:
-      - File on this host, JSON, role to password: those of application roles, as far as they are known.
+      - File on this host, a JSON object with the passwords of application roles by name, as far as they are known.
       - Where a side shows nobody its verifiers, these are tried on it. Without one, the comment that M(freight.pg_ha.migrated_roles) left counts.
     type: path
   method:
