@@ -254,11 +254,15 @@ def test_what_fails_before_clients_are_held_leaves_no_slot(there):
 
 def test_an_undone_attempt_stays_open_while_a_pooler_holds_its_clients(there, monkeypatch):
     """Its dead man died after the PAUSE: once it starts again it has to find the attempt."""
+
+    def fail(*_arguments):
+        raise GateError("There is a fault.")
+
     plain, goes_on = there.dead_man._serve, threading.Event()
     told = "There is a fault. .* lb1 still holds its clients although the attempt was undone: look at pg-ha-dead-man there"
     with monkeypatch.context() as patch:
         patch.setattr(there.dead_man, "_serve", lambda *arguments, **named: (goes_on.wait(20), plain(*arguments, **named)))
-        patch.setattr(section, "barrier_for_all", lambda *_arguments: (_ for _ in ()).throw(GateError("There is a fault.")))
+        patch.setattr(section, "barrier_for_all", fail)
         with pytest.raises(section.Undone, match=told):
             there.move("target", budget_seconds=1.0)
     assert there.pooler.paused and decision.read_open_epoch(there.here)["epoch"] == 1
@@ -347,8 +351,12 @@ def move_and_die_after_flip(there, monkeypatch, side):
     """The process is gone when the poolers were told."""
     plain = section.Steps.run
 
+    def die(seen):
+        if seen == "after flip":
+            raise Died
+
     def run(self, name, step):
-        self.observe = lambda seen: (_ for _ in ()).throw(Died) if seen == "after flip" else None
+        self.observe = die
         return plain(self, name, step)
 
     with monkeypatch.context() as patch:
