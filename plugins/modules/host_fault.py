@@ -211,9 +211,11 @@ def argument_spec() -> dict[str, t.Any]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["name", "kind", "address"])])
-    if module.params["name"] is None:
-        finish(module, lambda: clear(module.params, module.check_mode, {name: Host(name) for name in standing()}))
-    finish(module, lambda: run(module.params, module.check_mode, Host(module.params["name"])))
+    name = module.params["name"]
+    if name is None:
+        finish(module, lambda: clear(module.params, module.check_mode, {one: Host(one) for one in standing()}))
+    else:
+        finish(module, lambda: run(module.params, module.check_mode, Host(name)))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ class Cutover:
                 parity_max_age_seconds=self.params["parity_max_age_seconds"],
                 long_transaction_seconds=self.params["long_transaction_seconds"],
                 sync_sides=self.sync_sides,
-                compare_schema=lambda: self.compare_schemas({self.leaves: self.here, self.serves: self.ahead}),
+                # Two gates ask, and it reads every object of both sides.
+                compare_schema=functools.lru_cache(maxsize=None)(lambda: self.compare_schemas({self.leaves: self.here, self.serves: self.ahead})),
                 window_seconds=self.bring.window_seconds,
                 check_copy=self.bring.check,
                 passwords=read_passwords(self.params["application_passwords_file"]),

@@ -13,6 +13,7 @@ from .._core.errors import ClientError, GateError
 from .._core.outcome import Outcome
 from .._postgresql import client
 from .._postgresql.locks import take_lock
+from .._postgresql.slots import has_subscription
 from . import decision, schema, section, settle
 
 if t.TYPE_CHECKING:
@@ -100,9 +101,7 @@ def _decided(target: Connection, params: dict[str, t.Any], open_console: t.Calla
 def _tidy(target: Connection) -> None:
     """Nothing comes any more from the source, and nothing is kept for it; the announcement has done its work."""
     name = schema.FORWARD_LINK
-    if client.query(
-        target, "SELECT FROM pg_subscription WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())", (name,)
-    ):
+    if has_subscription(target, name):
         settle.drop_subscription(target, name)
     settle.drop_slot(target, schema.REVERSE_LINK)
     settle.open_guard(target)

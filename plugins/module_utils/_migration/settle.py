@@ -13,6 +13,7 @@ from .._core.errors import GateError, UnknownState
 from .._core.waiting import SYSTEM_CLOCK, Clock, wait_until
 from .._postgresql import client
 from .._postgresql.quoting import identifier
+from .._postgresql.slots import has_subscription
 from . import guards, schema
 
 if t.TYPE_CHECKING:
@@ -26,8 +27,7 @@ def retire_link(ahead: Connection, here: Connection, name: str) -> None:
     :param here: session on the publisher, which keeps the slot
     :raises WaitTimeout: the slot's walsender does not end
     """
-    statement = "SELECT FROM pg_subscription WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    if client.query(ahead, statement, (name,)):
+    if has_subscription(ahead, name):
         drop_subscription(ahead, name)
     drop_slot(here, name)
 

@@ -93,6 +93,12 @@ def read_slot_wal(publisher: Connection, name: str, declared_mib: int | None = N
     )
 
 
+def has_subscription(connection: Connection, name: str) -> bool:
+    """Whether this database has a subscription; the catalog is that of all databases of the server."""
+    statement = "SELECT FROM pg_subscription WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    return bool(client.query(connection, statement, (name,)))
+
+
 def read_given_up(publisher: Connection, subscriber: Connection, slot: SlotWal | None) -> str:
     """The sentence for a link that the publisher has given up: why, what is left over, how to begin anew. Empty when it has not."""
     if slot is None or not slot.lost:
@@ -101,8 +107,7 @@ def read_given_up(publisher: Connection, subscriber: Connection, slot: SlotWal |
     left = [f"slot {slot.name}"]
     if client.query(publisher, "SELECT FROM pg_publication WHERE pubname = %s", (slot.name,)):
         left.append("its publication")
-    subscribed = "SELECT FROM pg_subscription WHERE subname = %s AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    if client.query(subscriber, subscribed, (slot.name,)):
+    if has_subscription(subscriber, slot.name):
         left.append("its subscription")
     return given_up(slot.name, f"the server has invalidated slot {slot.name}, which held back more WAL than {kept}", left)
 
