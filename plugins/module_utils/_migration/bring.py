@@ -167,7 +167,7 @@ class ByDump:
         That the fence stood all the while is known at the decision: it is taken in the fence's transaction, which would be gone.
         """
         fence = sessions.fence
-        steps.run("last look", lambda: section.last_look(sessions, watch))
+        steps.run("last look", lambda: section.last_look(attempt, sessions, watch))
         snapshot = str(steps.run("snapshot", lambda: client.query_value(fence, "SELECT pg_export_snapshot()")))
         until = deadline - section.margin(attempt)
         copied = steps.run("copy", lambda: self._beside_the_fence("copy", lambda: self._copy(snapshot), fence, until))
@@ -186,7 +186,7 @@ class ByDump:
         # Only now: its publication names the tables that the copy has made. Standbys take the slot in their own time, clients wait.
         steps.run("way back", lambda: self.way_back.prepare(sessions.control, sessions.ahead))
         ahead_lsn = steps.run("barrier", lambda: section.barrier_for_all(attempt, sessions, watch, deadline))
-        steps.run("look again", lambda: section.last_look(sessions, watch))
+        steps.run("look again", lambda: section.last_look(attempt, sessions, watch))
         return str(ahead_lsn)
 
     def _copy(self, snapshot: str) -> dict[str, t.Any]:

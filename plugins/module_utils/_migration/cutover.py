@@ -19,7 +19,7 @@ from .._core.errors import ClientError, GateError, PgHaError, UnknownState, Usag
 from .._core.outcome import Outcome
 from .._postgresql import client
 from .._postgresql.locks import read_holder, take_lock
-from . import decision, gates, guards, journal, left_gone, schema, section, settle
+from . import ddl_guard, decision, gates, guards, journal, left_gone, schema, section, settle
 from .bring import Bring
 from .large_object_fence import LargeObjectFence
 
@@ -167,14 +167,14 @@ class Cutover:
         settle.let_log_in(self.ahead, self.roles())
         self.bring.prepare(self.here, self.ahead)
 
-    def make_ready(self, epoch: int, tables: list[dict[str, t.Any]]) -> tuple[section.Attempt, section.Watch, section.Sessions]:
+    def make_ready(self, epoch: int, tables: list[dict[str, t.Any]], ddl: int | None) -> tuple[section.Attempt, section.Watch, section.Sessions]:
         """Everything before clients are held.
 
         :raises PgHaError: a step failed; what was laid for the way back is gone again, where it would hold back WAL
         """
         try:
             self.prepare(epoch)
-            attempt, watch, sessions = self.attempt(epoch), self.watch(tables), self.open_sessions()
+            attempt, watch, sessions = self.attempt(epoch), self.watch(tables, ddl), self.open_sessions()
             self.steps.run("warm", lambda: section.warm(sessions, attempt, watch))
         except PgHaError:
             with contextlib.suppress(PgHaError):
@@ -182,16 +182,18 @@ class Cutover:
             raise
         return attempt, watch, sessions
 
-    def watch(self, tables: list[dict[str, t.Any]]) -> section.Watch:
+    def watch(self, tables: list[dict[str, t.Any]], ddl: int | None) -> section.Watch:
         """What the section holds on to.
 
         :param tables: those of the side that is left, from before the gates looked at them
+        :param ddl: how many commands that side had recorded then
         """
         return section.Watch(
             tables=tuple((row["oid"], row["name"]) for row in tables),
             undiverted=tuple(row["name"] for row in tables if not row["diverted"]),
             timeline=section.read_durability(self.ahead)["timeline"],
             large_objects=self.bring.large_objects(self.here, self.ahead),
+            ddl=ddl,
         )
 
     def cut_over(self) -> None:
@@ -200,12 +202,13 @@ class Cutover:
         :raises GateError: gates do not hold, nothing was changed
         :raises section.Undone: the section was undone
         """
-        tables = guards.read_guarded_tables(self.here)
+        # Before the gates look at them: what comes later they have not seen.
+        tables, ddl = guards.read_guarded_tables(self.here), ddl_guard.count_recorded(self.here)
         failed = self.failed_gates()
         if failed:
             raise GateError(describe(failed), gates=failed)
         epoch = max(decision.next_epoch(self.here), decision.next_epoch(self.ahead))
-        attempt, watch, sessions = self.make_ready(epoch, tables)
+        attempt, watch, sessions = self.make_ready(epoch, tables, ddl)
         self.actions.append(f"epoch {epoch}: the {self.leaves} is left for the {self.serves}")
         try:
             section.run_section(attempt, sessions, watch, self.steps, lambda: connect(self.params, self.leaves), self.bring.carry)

@@ -214,7 +214,7 @@ def read_recorded(connection: Connection, since: str | None = None, limit: int =
 
     :param since: ISO 8601; what came before it is left out
     """
-    if not client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.ddl",)):
+    if not _records(connection):
         return []
     rows = client.query(
         connection,
@@ -223,6 +223,24 @@ def read_recorded(connection: Connection, since: str | None = None, limit: int =
         (since, since, limit),
     )
     return rows[::-1]
+
+
+def _records(connection: Connection) -> bool:
+    return bool(client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.ddl",)))
+
+
+def count_recorded(connection: Connection) -> int | None:
+    """How many commands one side has recorded; None where it records none. A number of one would not do: who took the next may commit first."""
+    return int(client.query_value(connection, f"SELECT count(*) FROM {schema.SCHEMA}.ddl")) if _records(connection) else None
+
+
+def read_recorded_since(connection: Connection, before: int | None) -> list[dict[str, t.Any]]:
+    """What was recorded since a count, as :func:`read_recorded`; without one nothing is.
+
+    :param before: of :func:`count_recorded`
+    """
+    more = 0 if before is None else int(client.query_value(connection, f"SELECT count(*) FROM {schema.SCHEMA}.ddl")) - before
+    return read_recorded(connection, limit=more) if more else []
 
 
 def sentence(row: dict[str, t.Any], side: str) -> str:

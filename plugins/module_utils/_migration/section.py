@@ -21,7 +21,7 @@ from .._postgresql import client, large_objects
 from .._postgresql.console import pause_all
 from .._postgresql.quoting import literal
 from .._postgresql.timeline import TIMELINE
-from . import decision, guards, schema, sequences
+from . import ddl_guard, decision, guards, schema, sequences
 from .large_object_fence import LargeObjectFence
 
 if t.TYPE_CHECKING:
@@ -127,12 +127,14 @@ class Watch:
     :param tables: quoted names of all guarded tables of the side left, with their oids
     :param timeline: timeline of the next side when its rows were compared (those of a dump: before the section)
     :param large_objects: state of the large objects of the side left, whose content was compared; None where neither side has any and they cannot be locked
+    :param ddl: how many commands the side left had recorded; None where nothing is recorded
     """
 
     tables: tuple[tuple[int, str], ...]
     undiverted: tuple[str, ...]
     timeline: int
     large_objects: dict[str, t.Any] | None
+    ddl: int | None
 
 
 class Undone(PgHaError):
@@ -179,7 +181,7 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
         # DDL, for the event triggers that look at it.
         f"{schema.guard_function(schema.GuardPermissive())}; ROLLBACK",
     )
-    last_look(sessions, watch)
+    last_look(attempt, sessions, watch)
     if attempt.window_seconds is None:
         look_at_link(attempt, sessions)
     sequences.plan_sequences(*sequences.read_both(sessions.control, sessions.ahead))
@@ -294,17 +296,30 @@ def await_gap(connection: Connection, watch: Watch, bound_seconds: float | None 
         time.sleep(0.1)
 
 
-def last_look(sessions: Sessions, watch: Watch) -> None:
-    """The fence does not stop CREATE TABLE: a table that came since would be left behind. What came after the gates nobody has looked at."""
+# How many late commands are told.
+LATE_TOLD = 3
+
+
+def last_look(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
+    """The fence does not stop CREATE TABLE, and came after what was altered before it: a table or a column that came since would be left behind.
+
+    What came after the gates nobody has looked at.
+
+    :raises GateError: names what came, and who made it where that was recorded
+    """
+    mend = "Bring the schema in step, verify, and cut over again."
+    if recorded := ddl_guard.read_recorded_since(sessions.control, watch.ddl):
+        told = "; ".join(ddl_guard.sentence(row, attempt.leaves) for row in recorded[-LATE_TOLD:])
+        raise GateError(f"The schema changed since the gates were read: {told}. {mend}")
     rows = guards.read_guarded_tables(sessions.control)
     strange = {(row["oid"], row["name"]) for row in rows} ^ set(watch.tables) | {(row["oid"], row["name"]) for row in rows if not row["guarded"]}
     if strange:
         names = ", ".join(sorted(name for _oid, name in strange))
-        raise GateError(f"Tables changed since the gates were read: {names}. Bring the schema in step, verify, and cut over again.")
+        raise GateError(f"Tables changed since the gates were read: {names}. {mend}")
 
 
 def _last_look_at_tables_and_link(attempt: Attempt, sessions: Sessions, watch: Watch) -> None:
-    last_look(sessions, watch)
+    last_look(attempt, sessions, watch)
     look_at_link(attempt, sessions)
 
 

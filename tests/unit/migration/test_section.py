@@ -12,7 +12,7 @@ import time
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PgHaError, UnknownState
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, dead_man, decision, guards, large_object_fence, schema, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, dead_man, ddl_guard, decision, guards, large_object_fence, schema, section
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByLink
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.way_back import NoWayBack
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
@@ -85,6 +85,7 @@ class Run:
             tuple(row["name"] for row in tables),
             section.read_durability(self.ahead)["timeline"],
             large_objects=section.watch_large_objects(self.here, self.ahead),
+            ddl=ddl_guard.count_recorded(self.here),
         )
         values = {"budget_seconds": 2.0, "roles": (), "needs_sync_standby": False, "endpoint": ENDPOINTS["target"], **changes}
         self.attempt = section.Attempt(epoch=1, run="test", leaves="source", serves="target", database="app", **values)

@@ -10,10 +10,10 @@ import threading
 import time
 
 import pytest
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PlanError, UnknownState, UsageError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PgHaError, PlanError, UnknownState, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.waiting import wait_until
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover as migration_cutover
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, schema, section, settle
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import ddl_guard, decision, schema, section, settle
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import way_back as migration_way_back
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import snapshot, work
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, locks
@@ -242,6 +242,27 @@ def test_a_table_that_comes_after_the_gates_ends_the_attempt_and_nothing_of_it_s
             there.move("target")
     assert not any(statement.startswith("PAUSE") for statement in there.pooler.log)
     assert there.slots() == {("source", schema.FORWARD_LINK)} and there.subscriptions() == {("target", schema.FORWARD_LINK): True}
+
+
+@pytest.mark.parametrize(("step", "held"), [("failed_gates", False), ("make_ready", True)], ids=["before clients are held", "under the fence"])
+def test_ddl_that_comes_after_the_gates_ends_the_attempt_whatever_it_alters(there, monkeypatch, step, held):
+    ddl_guard.apply(there.here, ddl_guard.plan_guard(ddl_guard.read_guard(there.here), ddl_guard.Wanted("source", "freight", "detect")))
+    shop = client.connect(there.service_file, "source", application_name="shop")
+    plain = getattr(migration_cutover.Cutover, step)
+
+    def then_alter(work, *arguments):
+        outcome = plain(work, *arguments)
+        client.query(shop, "ALTER TABLE public.child ADD COLUMN late int DEFAULT 7; CREATE FUNCTION public.late() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+        return outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migration_cutover.Cutover, step, then_alter)
+        told = r"The schema changed since the gates were read: at .* ran ALTER TABLE on the source: table public.child; .* CREATE FUNCTION .* public.late\(\)"
+        with pytest.raises(PgHaError, match=told):
+            there.move("target")
+    shop.close()
+    assert any(statement.startswith("PAUSE") for statement in there.pooler.log) is held
+    assert decision.plan_serving(decision.read_history(there.here, "source"), decision.read_history(there.ahead, "target")) == "source"
 
 
 def test_what_fails_before_clients_are_held_leaves_no_slot(there):
