@@ -312,7 +312,7 @@ def _lock_out_others(work: Cutover) -> None:
         raise GateError(f"A copy of this migration's rows runs just now ({session}): wait for its end, then run the same playbook again.")
     for side in (work.here, work.ahead):
         if not take_lock(side, (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
-            raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.", busy=True)
+            raise GateError(schema.CUTOVER_RUNS, busy=True)
 
 
 def _record_begin(target: Connection, params: dict[str, t.Any]) -> None:

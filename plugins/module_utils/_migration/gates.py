@@ -285,7 +285,7 @@ def durability(context: Context) -> t.Iterator[Failure]:
 def quiet(context: Context) -> t.Iterator[Failure]:
     """No long or prepared transaction and no vacuum stands in the fence's way."""
     if not client.sees_others(context.here):
-        role = client.query_value(context.here, "SELECT quote_ident(current_user::text)")
+        role = client.own_role(context.here)
         words = "its administrator does not see what other sessions do, so nobody knows what would stand in the fence's way"
         yield Failure("quiet", context.leaves, words, f"GRANT pg_monitor TO {role}")
     rows = client.query(
@@ -434,7 +434,7 @@ def _read_logins(connection: Connection, roles: t.Collection[str]) -> dict[str, 
 
 def refusal(context: Context) -> t.Iterator[Failure]:
     """After the decision it can be proved as every application role that the side which was left refuses its writes."""
-    role = client.query_value(context.here, "SELECT quote_ident(current_user::text)")
+    role = client.own_role(context.here)
     for name in settle.cannot_become(context.here, context.roles):
         words = f"the administrator of the {context.leaves} may not become it, so that it could not be proved afterwards that its writes are refused"
         yield Failure("refusal", name, words, f"GRANT {name} TO {role} on the {context.leaves}")

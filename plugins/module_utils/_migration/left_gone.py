@@ -83,7 +83,7 @@ def _decided(target: Connection, params: dict[str, t.Any], open_console: t.Calla
     :raises GateError: it does not, somebody else is at it, or a pooler leads elsewhere
     """
     if not take_lock(target, (schema.LOCK_CLASS, schema.LOCK_CUTOVER)):
-        raise GateError("Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end.", busy=True)
+        raise GateError(schema.CUTOVER_RUNS, busy=True)
     known = decision.read_history(target, "target")
     if not known or decision.plan_serving(known) != "target":
         raise GateError("The target was never told that it serves, so that nobody knows what the source had decided: bring the source back.")

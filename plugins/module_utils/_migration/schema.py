@@ -32,6 +32,8 @@ REVERSE_TABLES = ("marker_back", "probe")
 LOCK_CLASS = 4_718_001
 LOCK_COPY = 1
 LOCK_CUTOVER = 2
+# What is said where the latter is taken.
+CUTOVER_RUNS = "Another cutover or roll back of this migration runs just now, or a comparison of its rows: wait for its end."
 CHANNEL = "ha_migration"
 
 

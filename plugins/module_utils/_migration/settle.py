@@ -66,7 +66,7 @@ def end_sessions(fenced: Connection, roles: t.Sequence[str], *, bound_seconds: f
     :raises UnknownState: sessions keep coming up to the bound, or cannot be seen
     """
     if not client.sees_others(fenced):
-        role = client.query_value(fenced, "SELECT quote_ident(current_user::text)")
+        role = client.own_role(fenced)
         raise UnknownState(
             f"The sessions on the side that was left cannot be seen. They cannot write; GRANT pg_monitor TO {role} there and run again to finish."
         )
@@ -99,13 +99,13 @@ def prove_refusal(fenced: Connection, roles: t.Sequence[str]) -> dict[str, int]:
     :raises UnknownState: nothing can be tried as a role
     """
     if closed := cannot_become(fenced, roles):
-        ours = client.query_value(fenced, "SELECT quote_ident(current_user::text)")
+        ours = client.own_role(fenced)
         raise UnknownState(
             f"No write can be tried as {', '.join(closed)} on the side that was left, which its administrator may not become. Nobody can write there; "
             f"GRANT {', '.join(closed)} TO {ours} there and run again to finish."
         )
     tables = [row["name"] for row in guards.read_guarded_tables(fenced) if not row["diverted"]]
-    ourselves = str(client.query_value(fenced, "SELECT quote_ident(current_user::text)"))
+    ourselves = client.own_role(fenced)
     return {role: _refused_as(fenced, role, tables) for role in (*roles, ourselves)}
 
 

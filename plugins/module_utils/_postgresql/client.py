@@ -216,6 +216,11 @@ def sees_others(connection: Connection) -> bool:
     return bool(query_value(connection, "SELECT pg_has_role('pg_read_all_stats', 'USAGE')"))
 
 
+def own_role(connection: Connection) -> str:
+    """Quoted name of the role that the session acts as."""
+    return str(query_value(connection, "SELECT quote_ident(current_user::text)"))
+
+
 def query_value(connection: Connection, statement: str, parameters: t.Any = None) -> t.Any:
     """The one value of a statement that returns one row with one column.
 
