@@ -12,7 +12,16 @@ import time
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, PgHaError, UnknownState
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, dead_man, ddl_guard, decision, guards, large_object_fence, schema, section
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import (
+    cutover,
+    ddl_guard,
+    dead_man,
+    decision,
+    guards,
+    large_object_fence,
+    schema,
+    section,
+)
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByLink
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.way_back import NoWayBack
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
