@@ -236,6 +236,8 @@ def test_status_tells_the_way_back_its_leftovers_and_the_end(moved):
     assert back["possible"] and "Roll back is possible: the source follows, lag " in back["sentence"], found
     assert found["link"]["name"] == schema.REVERSE_LINK and back["held_bytes"] >= 0 and back["safe_bytes"] is None
     assert (found["leftovers"], found["disagreements"], found["unknown"]) == ([], [], [])
+    near = status_of(moved, slot_wal_limit_mib=0)["lines"]
+    assert [line for line in near if line.startswith("Roll back is possible") and f"ALARM: slot {schema.REVERSE_LINK} holds back" in line], near
     # Half of the old link, and a slot that its subscriber has left.
     client.query(moved.here, "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (schema.FORWARD_LINK,))
     settle.drop_subscription(moved.here, schema.REVERSE_LINK)
