@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,11 @@ MOVER = {"role": "freight.pg_ha.mover", "mover_poolers": [POOLER]}
 PLAYS = {
     "replicate_and_verify": [MOVER, {"role": "freight.pg_ha.replication"}, {"role": "freight.pg_ha.verification"}],
     "cut_over": [MOVER, {"role": "freight.pg_ha.cutover", "cutover_poolers": [POOLER]}],
+    "roll_back": [
+        MOVER,
+        {"role": "freight.pg_ha.verification", "verification_serves": "target", "verification_method": "logical"},
+        {"role": "freight.pg_ha.cutover", "cutover_serves": "source", "cutover_method": "logical", "cutover_poolers": [POOLER]},
+    ],
 }
 APPROVED = ("-e", "pg_ha_cutover_approved=true")
 
@@ -44,16 +50,10 @@ class Pair(World):
         self.ahead, self.pooler_port = free_port(), free_port()
         self.processes: list[subprocess.Popen[t.Any]] = []
 
-    def start(self) -> None:
-        """All of them; nothing is replicated yet."""
-        super().start()
-        (self.folder / "pki").mkdir()
-        for copy in ("target.crt", "pki/ca.crt"):
-            shutil.copy(self.folder / "server.crt", self.folder / copy)
-        self.start_server("ahead", self.ahead)
-        self.as_postgres("sh", "-c", "umask 077; echo 'localhost:*:*:ha_migration_link:x' > link_pgpass")
-        variables = {
-            **self.variables(),
+    def variables(self) -> dict[str, t.Any]:
+        """With a pooler that its operator gets into, and without a second member of the target."""
+        return {
+            **super().variables(),
             "fake_target_link": {"passfile": str(self.folder / "link_pgpass"), "ca_file": str(self.folder / "server.crt")},
             "fake_target_port": self.ahead,
             "mover_pooler_port": self.pooler_port,
@@ -61,7 +61,20 @@ class Pair(World):
             "cutover_needs_sync_standby": False,
             "cutover_probe_lead_seconds": 1,
         }
-        self.write_inventory(variables)
+
+    def in_passfile(self, name: str) -> str:
+        """A password of the inventory as a passfile spells it."""
+        return re.sub(r"([\\:])", r"\\\1", self.variables()[f"pg_ha_{name}_password"])
+
+    def start(self) -> None:
+        """All of them; nothing is replicated yet."""
+        super().start()
+        (self.folder / "pki").mkdir()
+        for copy in ("target.crt", "pki/ca.crt"):
+            shutil.copy(self.folder / "server.crt", self.folder / copy)
+        self.start_server("ahead", self.ahead)
+        self.as_postgres("sh", "-c", "umask 077; cat > link_pgpass", input=f"localhost:*:*:ha_migration_link:{self.in_passfile('link')}\n")
+        self.write_inventory()
         for name, roles in PLAYS.items():
             (self.folder / f"{name}.yml").write_text(PLAY.format(roles=json.dumps(roles)))
         self.start_pooler()
@@ -72,7 +85,9 @@ class Pair(World):
         for side, port in (("source", self.port), ("target", self.ahead)):
             (self.folder / f"route.{side}.ini").write_text(f"[databases]\nfreight = host=localhost port={port} dbname=freight\n")
         (self.folder / "route.ini").symlink_to(self.folder / "route.source.ini")
-        (self.folder / "userlist.txt").write_text('"operator" "right"\n"ha_migration_probe" "x"\n')
+        secrets = {"operator": "pooler_operator", "ha_migration_probe": "probe"}
+        quoted = {role: self.variables()[f"pg_ha_{name}_password"].replace('"', '""') for role, name in secrets.items()}
+        (self.folder / "userlist.txt").write_text("".join(f'"{role}" "{password}"\n' for role, password in quoted.items()))
         (self.folder / "pgbouncer.ini").write_text(
             f"[pgbouncer]\nlisten_addr = {POOLER}\nlisten_port = {self.pooler_port}\npool_mode = transaction\nauth_type = scram-sha-256\n"
             f"auth_file = {self.folder}/userlist.txt\nadmin_users = operator\nunix_socket_dir =\nlogfile = {self.folder}/pgbouncer.log\n"
@@ -86,7 +101,7 @@ class Pair(World):
     def start_dead_man(self) -> None:
         """Its program as the role ships it. Until the cutover has made its role it cannot log in, and tries again."""
         passfile = self.folder / "dead_man_pgpass"
-        passfile.write_text(f"*:*:*:ha_migration_dead_man:x\n{POOLER}:*:*:operator:right\n")
+        passfile.write_text(f"*:*:*:ha_migration_dead_man:{self.in_passfile('dead_man')}\n{POOLER}:*:*:operator:{self.in_passfile('pooler_operator')}\n")
         passfile.chmod(0o600)
         services = {
             "source": ("localhost", self.port, "freight", "ha_migration_dead_man"),

@@ -23,6 +23,12 @@ VALUES = {
     for number, name in enumerate(SECRETS)
 }
 
+# A server that keeps every statement, in its log and in its statistics.
+LOUD = (
+    "log_statement=all", "log_min_duration_statement=0", "log_min_error_statement=debug5", "log_connections=on",
+    "shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=all", "pg_stat_statements.track_utility=on",
+)  # fmt: skip
+
 MORE = """
   tasks:
     - name: Make our schema and roles, in whose passwords every character is
@@ -67,9 +73,7 @@ class Loud(Routes):
         self.stop_server("data")
         self.log = self.folder / "data.log"
         self.log.write_text("")
-        loud = ("log_statement=all", "log_min_duration_statement=0", "log_min_error_statement=debug5", "log_connections=on")
-        counted = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=all", "pg_stat_statements.track_utility=on")
-        self.start_server("data", self.port, *loud, *counted)
+        self.start_server("data", self.port, *LOUD)
         self.log.write_text("")
         self.sql("CREATE EXTENSION pg_stat_statements; SELECT pg_stat_statements_reset()")
         (self.folder / "routes.yml").write_text(PLAY + MORE)
