@@ -84,7 +84,7 @@ class ByLink:
         """Views and sequences are not replicated; the way back is laid while nobody waits."""
         self.way_back.prepare(here, ahead)
         self.way_back.spread(ahead)
-        settle.refresh_views(ahead)
+        settle.refresh_views(here, ahead)
         sequences.move_ahead(here, ahead, SEQUENCE_MARGIN)
 
     def large_objects(self, here: Connection, ahead: Connection) -> dict[str, t.Any] | None:

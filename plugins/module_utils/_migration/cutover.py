@@ -250,6 +250,19 @@ class Cutover:
         decision.close_epoch(self.here, attempt.epoch, evidence)
         self.actions.append(f"epoch {attempt.epoch}: the {self.serves} serves")
 
+    def tidy(self, predicted: bool) -> list[str]:
+        """The slot of the link that has ended, where its publisher has it again: a standby that has not dropped its copy yet and becomes the leader keeps it.
+
+        :param predicted: change nothing
+        :returns: what was done, or would be
+        """
+        name = schema.link_towards(self.serves)
+        if not client.query(self.here, "SELECT FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()", (name,)):
+            return []
+        if not predicted:
+            settle.retire_link(self.ahead, self.here, name)
+        return [f"slot {name} on the {self.leaves}: dropped"]
+
     def resume(self, open_epoch: dict[str, t.Any]) -> str:
         """An attempt that an earlier run left open: compete for it, then finish or undo what was decided; returns the side that serves.
 
@@ -371,8 +384,10 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
         raise GateError(f"Epoch {unfinished['epoch']}, which leaves the {unfinished['leaves']}, was not finished: run playbook {playbook} again first.")
     opened, before = decision.read_open_epoch(work.here), work.serving()
     if opened is None and before == work.serves:
+        predicted = check_mode or params["only_gates"]
+        actions = work.tidy(predicted)
         last = decision.read_last_epoch(work.here)
-        return Outcome(False, {"serves": before, "failed_gates": [], "actions": [], **_attempt(last)})
+        return Outcome(bool(actions) and not params["only_gates"], {"serves": before, "failed_gates": [], "actions": actions, **_attempt(last)})
     if check_mode or params["only_gates"]:
         failed = work.failed_gates() if opened is None else []
         return Outcome(

@@ -214,7 +214,7 @@ def read_recorded(connection: Connection, since: str | None = None, limit: int =
 
     :param since: ISO 8601; what came before it is left out
     """
-    if not _records(connection):
+    if not schema.has_table(connection, "ddl"):
         return []
     rows = client.query(
         connection,
@@ -225,13 +225,9 @@ def read_recorded(connection: Connection, since: str | None = None, limit: int =
     return rows[::-1]
 
 
-def _records(connection: Connection) -> bool:
-    return bool(client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.ddl",)))
-
-
 def count_recorded(connection: Connection) -> int | None:
     """How many commands one side has recorded; None where it records none. A number of one would not do: who took the next may commit first."""
-    return int(client.query_value(connection, f"SELECT count(*) FROM {schema.SCHEMA}.ddl")) if _records(connection) else None
+    return int(client.query_value(connection, f"SELECT count(*) FROM {schema.SCHEMA}.ddl")) if schema.has_table(connection, "ddl") else None
 
 
 def read_recorded_since(connection: Connection, before: int | None) -> list[dict[str, t.Any]]:

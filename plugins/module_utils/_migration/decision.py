@@ -69,7 +69,7 @@ def has_moved_since(left: Connection, serves: str, lsn: str) -> bool:
 
     :param left: session on the other side, which they left
     """
-    if not client.query_value(left, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.decision",)):
+    if not schema.has_table(left, "decision"):
         return False
     statement = f"SELECT EXISTS (SELECT FROM {schema.SCHEMA}.decision WHERE serves = %s AND ahead_lsn > %s::pg_lsn)"
     return bool(client.query_value(left, statement, (serves, lsn)))
@@ -143,7 +143,7 @@ def read_acknowledged(connection: Connection, epoch: int, state: str) -> set[str
 
 def read_history(connection: Connection, side: str) -> list[tuple[int, str]]:
     """Every (epoch, serving side) that this side knows: decisions that it took and announcements that it got; [] without our schema."""
-    if not client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.decision",)):
+    if not schema.has_table(connection, "decision"):
         return []
     rows = client.query(
         connection,

@@ -121,7 +121,7 @@ def strange(sides: dict[str, Connection]) -> list[dict[str, str]]:
     :param sides: session by side
     """
     for side, connection in sides.items():
-        if not client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.epoch",)):
+        if not schema.has_table(connection, "epoch"):
             words = "it takes part in no migration (it has no schema ha_migration)"
             return [asdict(Failure("inventory", side, words, "run playbooks/replicate.yml, or use the right inventory"))]
     words = journal.read_strange(sides["target"], sides["source"], None)
@@ -235,7 +235,7 @@ def _is_gone(name: str, objects: frozenset[str]) -> bool:
 def parity(context: Context) -> t.Iterator[Failure]:
     """All rows were compared, found equal, not too long ago, with the schemas and on the very timeline on which the next side is now."""
     evidence = context.parity
-    if evidence is None or evidence["serves"] != context.leaves:
+    if evidence is None or evidence.get("serves") != context.leaves:
         yield Failure("parity", "", f"the rows were never compared while the {context.leaves} served", "run playbooks/verify.yml")
         return
     if evidence["mismatches"]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from .._core.errors import ClientError, PlanError
 from .._core.outcome import Action
 from .._postgresql import client
-from .schema import SCHEMA
+from .schema import SCHEMA, has_table
 
 if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -126,7 +126,7 @@ def has_service(service_file: str, service: str) -> bool:
 
 def has_journal(connection: Connection) -> bool:
     """Whether the table of the journal exists in this database."""
-    return bool(client.query_value(connection, "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.phase",)))
+    return has_table(connection, "phase")
 
 
 def read_phase(connection: Connection, migration: str, phase: str) -> PhaseRecord:
@@ -177,7 +177,7 @@ def read_strange(target: Connection, source: Connection | None, migration: str |
 
 def _read_copied(connection: Connection) -> dict[str, str] | None:
     """What this database was copied from; None where the copy does not say, or there is none."""
-    if not client.query_value(connection, "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.copy",)):
+    if not has_table(connection, "copy"):
         return None
     rows = client.query(connection, f"SELECT detail->'source' AS known FROM {SCHEMA}.copy WHERE relation = '*'")
     return rows[0]["known"] if rows else None

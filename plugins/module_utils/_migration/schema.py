@@ -110,6 +110,11 @@ ONE_OPEN_EPOCH = "one_open_epoch"
 UPGRADES = {2: f"ALTER TABLE {SCHEMA}.decision ADD COLUMN IF NOT EXISTS ahead_lsn pg_lsn"}
 
 
+def has_table(connection: Connection, name: str) -> bool:
+    """Whether this database has our table of that name."""
+    return bool(client.query_value(connection, "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.{name}",)))
+
+
 def read_schema(connection: Connection) -> dict[str, t.Any]:
     """What exists of the schema on one side.
 

@@ -175,22 +175,30 @@ def open_guard(connection: Connection) -> None:
 
 
 # Whoever reads another view, directly or through others, needs all that the other one needs, and the other one.
-_POPULATED_VIEWS = """
+_VIEWS = """
     WITH RECURSIVE reads AS (
         SELECT DISTINCT r.ev_class AS reader, c.oid AS needed FROM pg_rewrite r
         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
         JOIN pg_class c ON c.oid = d.refobjid AND c.relkind IN ('v', 'm')
     ), needs AS (SELECT reader, needed FROM reads UNION SELECT n.reader, r.needed FROM needs n JOIN reads r ON r.reader = n.needed)
-    SELECT format('%I.%I', s.nspname, m.relname) AS name FROM pg_class m JOIN pg_namespace s ON s.oid = m.relnamespace
-    WHERE m.relkind = 'm' AND m.relispopulated ORDER BY (SELECT count(*) FROM needs WHERE reader = m.oid), 1"""
+    SELECT format('%I.%I', s.nspname, m.relname) AS name, m.relispopulated AS populated FROM pg_class m JOIN pg_namespace s ON s.oid = m.relnamespace
+    WHERE m.relkind = 'm' ORDER BY (SELECT count(*) FROM needs WHERE reader = m.oid), 1"""
 
 
-def refresh_views(connection: Connection) -> int:
-    """Refresh every populated materialized view on the next side (they are not replicated), each after those that it reads; returns how many."""
-    rows = client.query(connection, _POPULATED_VIEWS)
-    for row in rows:
-        client.query(connection, f"REFRESH MATERIALIZED VIEW {row['name']}")
-    return len(rows)
+def refresh_views(here: Connection, ahead: Connection) -> int:
+    """Refresh on the next side every materialized view that is populated on either side (they are not replicated), each after those that it reads.
+
+    One that was filled on the side that is left after the copy is empty on the next one, and nobody could read it there.
+
+    :param here: session on the side that is left
+    :param ahead: session on the next side
+    :returns: how many
+    """
+    filled = {row["name"] for row in client.query(here, _VIEWS) if row["populated"]}
+    names = [row["name"] for row in client.query(ahead, _VIEWS) if row["populated"] or row["name"] in filled]
+    for name in names:
+        client.query(ahead, f"REFRESH MATERIALIZED VIEW {name}")
+    return len(names)
 
 
 def elapsed_ms(since: float) -> float:

@@ -56,7 +56,7 @@ def read_side(connection: Connection, side: str) -> Side:
             (schema.LOCK_CLASS, schema.LOCK_CUTOVER),
         )
     )
-    if not client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{schema.SCHEMA}.epoch",)):
+    if not schema.has_table(connection, "epoch"):
         return Side(False, history, None, locked)
     last, opened = decision.read_last_epoch(connection), decision.read_open_epoch(connection)
     attempt = None

@@ -102,6 +102,20 @@ def test_clients_go_and_return_as_often_as_they_like_and_nothing_is_lost(there):
     assert there.compare()["mismatches"] == []
 
 
+def test_a_new_leader_that_still_has_the_slot_of_the_link_that_ended_loses_it_with_the_next_run(there):
+    """A standby drops its copy of a slot some seconds after the leader has dropped its own; one that is promoted in between keeps it."""
+    there.move("target")
+    there.move("source")
+    left = {("target", schema.REVERSE_LINK), ("source", schema.FORWARD_LINK)}
+    client.query(there.ahead, "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (schema.REVERSE_LINK,))
+    predicted = there.cut_over(serves="source", way_back=there.way_back(), check_mode=True)
+    assert predicted.changed and there.slots() == left
+    outcome = there.cut_over(serves="source", way_back=there.way_back())
+    assert outcome.changed and outcome.result["actions"] == predicted.result["actions"] == [f"slot {schema.REVERSE_LINK} on the target: dropped"]
+    assert there.slots() == left - {("target", schema.REVERSE_LINK)}
+    assert not there.cut_over(serves="source", way_back=there.way_back()).changed
+
+
 def test_a_comparison_from_before_clients_went_and_returned_proves_nothing_any_more(there):
     before = there.compare()
     there.move("target")
