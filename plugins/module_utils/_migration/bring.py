@@ -138,12 +138,15 @@ class ByDump:
     :param window_seconds: the dead men's D: at its end clients go on at the side that was to be left, whatever has become of us
     """
 
-    gates = gates.DUMP_GATES
+    gates: tuple[gates.Gate, ...] = gates.DUMP_GATES
     patience_seconds = 0.0
 
     def __init__(self, window_seconds: float, copier: Copier, way_back: WayBack | NoWayBack, beat_seconds: float = BEAT_SECONDS) -> None:
         self.window_seconds: float | None = window_seconds
         self.way_back = way_back
+        if not isinstance(way_back, NoWayBack):
+            # Rows need no identity to be copied, and to be followed they do.
+            self.gates = (*self.gates, gates.identity)
         self._copier = copier
         self._beat_seconds = beat_seconds
         self._beside: apart.Apart | None = None

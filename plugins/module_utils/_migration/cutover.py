@@ -121,6 +121,7 @@ class Cutover:
                 # Two gates ask, and it reads every object of both sides.
                 compare_schema=functools.lru_cache(maxsize=None)(lambda: self.compare_schemas({self.leaves: self.here, self.serves: self.ahead})),
                 window_seconds=self.bring.window_seconds,
+                roles_declared=bool(self.params["application_roles"]),
                 check_copy=self.bring.check,
                 passwords=read_passwords(self.params["application_passwords_file"]),
                 is_password_of=functools.partial(client.is_password_of, self.params["service_file"]),
@@ -167,6 +168,11 @@ class Cutover:
         settle.let_log_in(self.ahead, self.roles())
         self.bring.prepare(self.here, self.ahead)
 
+    def keep_out(self) -> None:
+        """After an attempt that was undone: a side that clients have left before stays closed to their logins, whatever was opened for the attempt."""
+        if decision.has_left(self.ahead, self.serves):
+            settle.keep_out(self.ahead, self.roles())
+
     def make_ready(self, epoch: int, tables: list[dict[str, t.Any]], ddl: int | None) -> tuple[section.Attempt, section.Watch, section.Sessions]:
         """Everything before clients are held.
 
@@ -179,6 +185,7 @@ class Cutover:
         except PgHaError:
             with contextlib.suppress(PgHaError):
                 self.bring.way_back.undo(self.here, self.ahead)
+                self.keep_out()
             raise
         return attempt, watch, sessions
 
@@ -216,6 +223,7 @@ class Cutover:
             with contextlib.suppress(PgHaError):
                 # What stays is taken away by the next attempt.
                 self.bring.undo(self.here, self.ahead)
+                self.keep_out()
             try:
                 self.await_undone(epoch)
             except GateError as late:
@@ -225,7 +233,17 @@ class Cutover:
         self.forward(attempt, sessions)
 
     def forward(self, attempt: section.Attempt, sessions: section.Sessions) -> None:
-        """After the decision: clients are served, and what was measured is kept before anything slow follows."""
+        """After the decision: clients are served, and what was measured is kept before anything slow follows.
+
+        :raises UnknownState: something of it failed; that it is decided is said too, for the failure alone reads as if nothing had come to pass
+        """
+        try:
+            self._forward(attempt, sessions)
+        except PgHaError as error:
+            told = "" if error.message.startswith("Decided for") else f"Decided for the {self.serves}, and the dead men bring every pooler there; then it failed: "
+            raise UnknownState(f"{told}{error.message} Run the same playbook again: it finishes the rest.", **error.details) from error
+
+    def _forward(self, attempt: section.Attempt, sessions: section.Sessions) -> None:
         section.wait_until_served(attempt, sessions, self.steps, self.params["budget_seconds"], self.bring.patience_seconds)
         evidence = {"epoch": attempt.epoch, "outcome": "done", "serves": self.serves, "steps": self.steps.done}
         if self.steps.paused_at is not None:
@@ -237,10 +255,21 @@ class Cutover:
         self.finish(attempt)
 
     def finish(self, attempt: section.Attempt) -> None:
-        """The slow, idempotent rest: link, sessions, proof, guard; then the epoch is closed."""
+        """The slow, idempotent rest: sessions, link, proof, guard; then the epoch is closed.
+
+        :raises GateError: tables came to the side that was left after the decision
+        """
+        ended = settle.end_sessions(self.here, attempt.roles)
+        late = [table["name"] for table in guards.read_guarded_tables(self.here) if not table["guarded"]]
         self.bring.retire(self.ahead, self.here, self.serves)
         self.bring.way_back.attach(self.here, self.ahead, attempt.epoch)
-        ended = settle.end_sessions(self.here, attempt.roles)
+        if late:
+            # They are closed from here on, so that it is told once and the next run goes on.
+            guards.install_guards(self.here, None)
+            raise GateError(
+                f"Sessions past the poolers made tables on the {self.leaves} after the decision: {', '.join(late)}. They take no writes any more, and the "
+                f"{self.serves} does not have them: look who made them, and bring there what is needed of them."
+            )
         refused = settle.prove_refusal(self.here, attempt.roles)
         settle.open_guard(self.ahead)
         last = decision.read_last_epoch(self.here)
@@ -282,6 +311,7 @@ class Cutover:
         else:
             self.await_undone(epoch)
             self.bring.undo(self.here, self.ahead)
+            self.keep_out()
             decision.close_epoch(control, epoch, {"epoch": epoch, "outcome": "undone", "reason": "an earlier run left it open", "steps": []})
         return decided
 
@@ -358,6 +388,14 @@ def describe(failed: list[dict[str, str]]) -> str:
     return "\n".join([f"The cutover was not started, {len(lines)} gate(s) do not hold:", *(f"- {line}" for line in lines)])
 
 
+def unfinished_attempt(opened: dict[str, t.Any], serves: str) -> dict[str, str]:
+    """The one gate that counts while an attempt is open: until somebody has finished it nobody knows what the others would be asked of."""
+    what = f"epoch {opened['epoch']} of run {opened['run']}"
+    playbook = {"target": "cut_over.yml", "source": "roll_back.yml"}[serves]
+    remedy = f"run playbooks/{playbook} with consent: it finishes what was decided, or undoes it, before anything else"
+    return {"gate": "unfinished", "object": what, "message": "an earlier run has left its attempt open", "remedy": remedy}
+
+
 def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[dict[str, Connection]], gates.Schemas], bring: Bring) -> Outcome:
     """Bring the migration to where ``serves`` serves; see the module's documentation.
 
@@ -389,7 +427,7 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
         last = decision.read_last_epoch(work.here)
         return Outcome(bool(actions) and not params["only_gates"], {"serves": before, "failed_gates": [], "actions": actions, **_attempt(last)})
     if check_mode or params["only_gates"]:
-        failed = work.failed_gates() if opened is None else []
+        failed = work.failed_gates() if opened is None else [unfinished_attempt(opened, work.serves)]
         return Outcome(
             changed=check_mode and not failed,
             result={"serves": before, "failed_gates": failed, "actions": [], **_attempt(None)},

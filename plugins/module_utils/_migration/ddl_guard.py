@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from .._core.errors import ClientError, PlanError, UsageError
 from .._core.outcome import Action
 from .._postgresql import client
+from .._postgresql.quoting import literal
 from . import schema
 
 if t.TYPE_CHECKING:
@@ -109,6 +110,27 @@ BEGIN
 END """
 
 
+def closing_statement(epoch: int, serves: str) -> str:
+    """Where the guard stands, have it refuse all DDL from the decision on (pure): a table that is made then is on no other side, and has no guard of its own.
+
+    :param epoch: the attempt that closes this side
+    :param serves: the side that serves instead
+    """
+    body = rf"""
+BEGIN
+  IF current_setting('application_name') LIKE 'ha\_migration%' OR tg_tag ~ ' (PUBLICATION|SUBSCRIPTION)$' THEN RETURN; END IF;
+  RAISE EXCEPTION USING ERRCODE = '25006', HINT = 'Connect through the pooler.',
+    MESSAGE = 'this server takes no writes of applications, and no ' || tg_tag || ': since epoch {epoch} the {serves} serves them';
+END """
+    return (
+        f"DO $do$ BEGIN IF to_regproc('{FUNCTION}') IS NOT NULL THEN EXECUTE {literal(_declared(body))}; END IF; END $do$"
+    )
+
+
+def _declared(body: str) -> str:
+    return f"CREATE OR REPLACE FUNCTION {FUNCTION}() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER {_SETTINGS} AS $guard${body}$guard$"
+
+
 def read_guard(connection: Connection, tries: bool = False) -> dict[str, t.Any]:
     """What of it stands on one side.
 
@@ -187,8 +209,7 @@ def plan_guard(before: dict[str, t.Any], wanted: Wanted | None) -> list[Action]:
     actions = [] if before["table"] else [Action(f"CREATE TABLE {schema.SCHEMA}.ddl ({' '.join(schema.TABLES['ddl'].split())})")]
     body = function_body(wanted)
     if before["body"] != body:
-        declared = f"CREATE OR REPLACE FUNCTION {FUNCTION}() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER {_SETTINGS}"
-        actions.append(Action(f"{declared} (policy {wanted.policy})", f"{declared} AS $guard${body}$guard$"))
+        actions.append(Action(f"CREATE OR REPLACE FUNCTION {FUNCTION}() RETURNS event_trigger (policy {wanted.policy})", _declared(body)))
     for name, (event, tags) in TRIGGERS.items():
         if name in before["others"]:
             actions.append(Action(f"DROP EVENT TRIGGER {name}"))

@@ -64,6 +64,17 @@ def read_ahead_lsn(connection: Connection, epoch: int) -> str | None:
     return rows[0]["lsn"] if rows else None
 
 
+def has_left(side: Connection, name: str) -> bool:
+    """Whether clients have ever left a side: its own decisions say so.
+
+    :param side: session on it
+    :param name: source or target
+    """
+    return schema.has_table(side, "decision") and bool(
+        client.query_value(side, f"SELECT EXISTS (SELECT FROM {schema.SCHEMA}.decision WHERE serves <> %s)", (name,))
+    )
+
+
 def has_moved_since(left: Connection, serves: str, lsn: str) -> bool:
     """Whether clients came to a side after a position in its own WAL.
 

@@ -72,6 +72,7 @@ class Context:
     :param sync_sides: sides that must show a synchronous standby, because they fail over
     :param compare_schema: compares the two sides' schema fingerprints
     :param window_seconds: with method dump the declared maintenance window
+    :param roles_declared: whether somebody has said which roles are the applications', or they are all that log in
     :param check_copy: with method dump raises what forbids the copy to begin
     :param passwords: those of application roles, by plain name, as far as they are given
     :param is_password_of: whether a password is a role's, tried on a side: ``is_password_of(side, name, password)``
@@ -92,6 +93,7 @@ class Context:
     sync_sides: tuple[str, ...]
     compare_schema: t.Callable[[], Schemas]
     window_seconds: float | None = None
+    roles_declared: bool = True
     check_copy: t.Callable[[], None] | None = None
     passwords: t.Mapping[str, str] = field(default_factory=dict, repr=False)
     is_password_of: t.Callable[[str, str, str], bool] | None = None
@@ -372,6 +374,48 @@ def dead_men(context: Context) -> t.Iterator[Failure]:
         yield Failure("dead_men", name, message, "look at the unit pg-ha-dead-man there")
 
 
+def applications(context: Context) -> t.Iterator[Failure]:
+    """No role is taken for an application's that another database of the server needs: it loses its login with the decision, and roles are the whole server's."""
+    if context.roles_declared:
+        return
+    for row in client.query(context.here, ELSEWHERE, (list(context.roles),)):
+        yield Failure(
+            "applications",
+            row["role"],
+            f"database {row['database']} of the {context.leaves} needs it too, and after the cutover it could not log in on that server any more",
+            "say in pg_ha_application_roles which roles are those of this database's applications",
+        )
+
+
+# Roles that own something or hold a privilege in another database, or have a session there.
+ELSEWHERE = """
+    SELECT quote_ident(r.rolname::text) AS role, string_agg(DISTINCT d.datname::text, ', ' ORDER BY d.datname::text) AS database FROM pg_roles r
+    JOIN (SELECT refobjid AS role, dbid AS database FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND dbid <> 0
+          UNION SELECT refobjid, objid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND classid = 'pg_database'::regclass
+          UNION SELECT usesysid, datid FROM pg_stat_activity WHERE backend_type = 'client backend') needs ON needs.role = r.oid
+    JOIN pg_database d ON d.oid = needs.database AND d.datname <> current_database() AND NOT d.datistemplate
+    WHERE quote_ident(r.rolname::text) = ANY (%s) GROUP BY 1 ORDER BY 1"""
+
+
+def identity(context: Context) -> t.Iterator[Failure]:
+    """Every table has an identity by which a link finds its rows: without one UPDATE and DELETE fail as soon as it is published for the way back."""
+    for row in client.query(context.here, UNIDENTIFIED, (guards.read_followed_tables(context.here),)):
+        yield Failure(
+            "identity",
+            row["name"],
+            f"it has no primary key, and with a way back the {context.serves} would refuse every UPDATE and DELETE",
+            f"ALTER TABLE {row['name']} REPLICA IDENTITY FULL, or give it a key, or go without a way back (pg_ha_way_back: false)",
+        )
+
+
+UNIDENTIFIED = """
+    SELECT name FROM unnest(%s::text[]) AS name JOIN pg_class c ON c.oid = name::regclass
+    WHERE c.relreplident = 'n' OR c.relreplident <> 'f' AND NOT EXISTS (
+        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+        AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END)
+    ORDER BY 1"""
+
+
 def passwords(context: Context) -> t.Iterator[Failure]:
     """Every application role logs in on the next side with the same password."""
     here, there = (_read_logins(connection, context.roles) for connection in (context.here, context.ahead))
@@ -505,6 +549,6 @@ def window(context: Context) -> t.Iterator[Failure]:
         )
 
 
-AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, passwords, refusal, row_security)
+AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, applications, passwords, refusal, row_security)
 LINK_GATES: tuple[Gate, ...] = (link, follows, schema_in_step, parity, *AROUND)
 DUMP_GATES: tuple[Gate, ...] = (rehearsed, copyable, window, *AROUND)

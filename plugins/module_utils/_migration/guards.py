@@ -137,6 +137,29 @@ def install_statement(guard: schema.GuardAwaiting | None) -> str:
     )
 
 
+def proof(*refusals: str) -> str:
+    """A statement of PL/pgSQL that fails where a write on table ``name`` is accepted (pure). A DELETE without rows fires a statement trigger, and touches no data.
+
+    An application's own trigger may be asked before ours, which is by name, and say no in words of its own: then ours stands behind it.
+
+    :param refusals: conditions that count as refused, besides the guard's own
+    """
+    conditions = " OR ".join(("read_only_sql_transaction", *refusals))
+    return (
+        "DECLARE accepted boolean := true; BEGIN "
+        f"BEGIN EXECUTE 'DELETE FROM ' || name || ' WHERE false'; EXCEPTION WHEN {conditions} THEN accepted := false; "
+        "WHEN OTHERS THEN accepted := NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = name::pg_catalog.regclass "
+        f"AND tgname = '{schema.GUARD_TRIGGER}' AND tgenabled = 'O'); IF accepted THEN RAISE; END IF; END; "
+        "IF accepted THEN RAISE EXCEPTION 'the fence does not hold on %: a write is accepted', name USING ERRCODE = 'P0001'; END IF; END;"
+    )
+
+
+# Fails where a table has come that has no guard: what was written there would be left behind.
+ALL_GUARDED = f"""DO $do$ DECLARE late text; BEGIN
+    SELECT string_agg(name, ', ') INTO late FROM ({GUARDED}) AS tables WHERE NOT guarded;
+    IF late IS NOT NULL THEN RAISE EXCEPTION 'tables came in the midst of it: %', late USING ERRCODE = 'P0001'; END IF; END $do$"""
+
+
 def for_each_table(tables: t.Sequence[str], statement: str, before: str = "") -> str:
     """A block that runs a statement of PL/pgSQL with ``name`` set to each table (pure).
 

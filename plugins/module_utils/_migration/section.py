@@ -177,7 +177,7 @@ def warm(sessions: Sessions, attempt: Attempt, watch: Watch) -> None:
     """
     client.query(
         sessions.fence,
-        f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; {guards.for_each_table(watch.undiverted, EXPLAIN_PROOF)}; "
+        f"BEGIN; SET LOCAL lock_timeout = {attempt.lock_timeout_ms:d}; {guards.for_each_table(watch.undiverted, EXPLAIN_PROOF)}; {guards.ALL_GUARDED}; "
         # DDL, for the event triggers that look at it.
         f"{schema.guard_function(schema.GuardPermissive())}; ROLLBACK",
     )
@@ -488,13 +488,15 @@ def margin(attempt: Attempt) -> float:
 def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float, ahead_lsn: str) -> None:
     """The guard's switch, its proof, the decision and its announcement: one transaction, one message, one commit.
 
+    :raises ClientError: the transaction failed before its COMMIT was sent: nothing of it is there
     :raises UnknownState: no clean answer came to the COMMIT
     """
     if time.monotonic() > deadline - margin(attempt):
         raise GateError("Too little of the budget was left for the decision.")
     statements = [
         *_decision_statements(attempt, MOVER, ahead_lsn),
-        guards.for_each_table(watch.undiverted, PROOF),
+        guards.for_each_table(watch.undiverted, guards.proof()),
+        guards.ALL_GUARDED,
         *sessions.large_objects.proof(),
         decision.announcement_statement(attempt.epoch, attempt.serves),
         f"SELECT pg_notify('{schema.CHANNEL}', 'decided {attempt.epoch}')",
@@ -506,13 +508,18 @@ def _decide(attempt: Attempt, sessions: Sessions, watch: Watch, deadline: float,
     canceller.start()
     try:
         client.query(sessions.fence, "; ".join(statements))
-        client.query(sessions.fence, "COMMIT")
-    except ClientError as error:
-        raise UnknownState(f"The decision's commit was not answered cleanly: {error.message}") from error
+        _commit(sessions.fence)
     finally:
         canceller.cancel()
     if sessions.fence.notices:
         raise UnknownState(f"The decision's commit came with a warning: {' '.join(sessions.fence.notices[0].split())}")
+
+
+def _commit(fence: Connection) -> None:
+    try:
+        client.query(fence, "COMMIT")
+    except ClientError as error:
+        raise UnknownState(f"The decision's commit was not answered cleanly: {error.message}") from error
 
 
 def _cancel(canceller: Connection, pid: int) -> None:
@@ -520,12 +527,6 @@ def _cancel(canceller: Connection, pid: int) -> None:
     client.query(canceller, "SELECT pg_cancel_backend(%s)", (pid,))
 
 
-# Fails unless the guard refuses. A DELETE without rows fires a statement trigger, so the proof touches no data.
-PROOF = (
-    "BEGIN EXECUTE 'DELETE FROM ' || name || ' WHERE false'; "
-    "RAISE EXCEPTION 'the fence does not hold on %', name USING ERRCODE = 'P0001'; "
-    "EXCEPTION WHEN read_only_sql_transaction THEN NULL; END;"
-)
 EXPLAIN_PROOF = "EXECUTE 'EXPLAIN DELETE FROM ' || name || ' WHERE false';"
 
 
@@ -582,6 +583,7 @@ def _decision_statements(attempt: Attempt, by: str, ahead_lsn: str | None) -> li
     position = "NULL" if ahead_lsn is None else literal(ahead_lsn)
     return [
         schema.guard_function(schema.GuardRefusing(attempt.epoch, attempt.serves)),
+        ddl_guard.closing_statement(attempt.epoch, attempt.serves),
         *(f"ALTER ROLE {role} NOLOGIN" for role in attempt.roles),
         f"INSERT INTO {schema.SCHEMA}.decision (epoch, serves, decided_by, ahead_lsn) VALUES ({attempt.epoch}, '{attempt.serves}', {literal(by)}, {position})",
     ]

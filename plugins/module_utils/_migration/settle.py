@@ -118,12 +118,8 @@ def cannot_become(connection: Connection, roles: t.Sequence[str]) -> list[str]:
 
 def _refused_as(fenced: Connection, role: str, tables: t.Sequence[str]) -> int:
     """Every table refuses one role; returns how many were tried."""
-    proof = (
-        "BEGIN EXECUTE 'DELETE FROM ' || name || ' WHERE false'; RAISE EXCEPTION 'accepted on %', name USING ERRCODE = 'P0001'; "
-        "EXCEPTION WHEN read_only_sql_transaction OR insufficient_privilege THEN NULL; END;"
-    )
     try:
-        client.query(fenced, guards.for_each_table(tables, proof, before=f"SET LOCAL ROLE {role};"))
+        client.query(fenced, guards.for_each_table(tables, guards.proof("insufficient_privilege"), before=f"SET LOCAL ROLE {role};"))
     except client.ClientError as error:
         raise GateError(f"The fence does not hold for {role}: {error.message}") from error
     return len(tables)
@@ -153,6 +149,18 @@ def application_roles(here: Connection, ahead: Connection, declared: t.Sequence[
     if declared:
         return tuple(by_name[name]["quoted"] for name in declared)
     return tuple(row["quoted"] for row in by_name.values() if row["name"] in applications - administrators - set(ours))
+
+
+def keep_out(connection: Connection, roles: t.Sequence[str]) -> None:
+    """Take the login from roles again, on a side that was left before and is not served after all.
+
+    :param roles: quoted names
+    """
+    rows = client.query(
+        connection, "SELECT quote_ident(rolname::text) AS role FROM pg_roles WHERE quote_ident(rolname::text) = ANY (%s) AND rolcanlogin", (list(roles),)
+    )
+    for row in rows:
+        client.query(connection, f"ALTER ROLE {row['role']} NOLOGIN")
 
 
 def let_log_in(connection: Connection, roles: t.Sequence[str]) -> None:

@@ -29,6 +29,16 @@ if t.TYPE_CHECKING:
 FOLLOW_SECONDS = 10
 # From this version on a slot is kept on the standbys too, where they are told so (sync_replication_slots).
 FAILOVER_SLOTS_SINCE = 170000
+QUERY_CANCELED = "57014"
+# How long a slot may wait for the transactions that write while it is made; clients are not held meanwhile.
+SLOT_SECONDS = 30.0
+# How many of them are told, the oldest first.
+TOLD = 3
+WRITERS = """
+    SELECT format('session %s of %s', pid, usename) AS who, datname::text AS database, extract(epoch FROM now() - xact_start)::int AS seconds
+    FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+    UNION ALL SELECT format('prepared transaction %s', gid), database::text, extract(epoch FROM now() - prepared)::int FROM pg_prepared_xacts
+    ORDER BY seconds DESC NULLS LAST"""
 
 
 class WayBack:
@@ -163,7 +173,21 @@ def _publish(publisher: Connection, name: str, towards: str) -> None:
 def _make_slot(publisher: Connection, name: str) -> None:
     """Where the server can keep it through a failover, it is told to."""
     more = ", failover => true" if publisher.server_version >= FAILOVER_SLOTS_SINCE else ""
-    client.query(publisher, f"SELECT pg_create_logical_replication_slot(%s, 'pgoutput'{more})", (name,))
+    before = client.query_value(publisher, "SHOW statement_timeout")
+    client.query(publisher, f"SET statement_timeout = {round(SLOT_SECONDS * 1000)}")
+    try:
+        client.query(publisher, f"SELECT pg_create_logical_replication_slot(%s, 'pgoutput'{more})", (name,))
+    except ClientError as error:
+        if error.details.get("sqlstate") != QUERY_CANCELED:
+            raise
+        rows = client.query(publisher, WRITERS)
+        told = ", ".join(f"{row['who']} in database {row['database']}, for {row['seconds']} s" for row in rows[:TOLD]) or "it is not known which"
+        raise ClientError(
+            f"Slot {name} waits for every transaction on that server that has written, also those of other databases, and after {SLOT_SECONDS:g} s some "
+            f"were still open ({told}): wait for their end, or end them, and run again"
+        ) from error
+    finally:
+        client.query(publisher, "SELECT set_config('statement_timeout', %s, false)", (before,))
 
 
 class NoWayBack:

@@ -53,6 +53,9 @@ SESSION_SETTINGS = {
     "tcp_user_timeout": "10000",
 }
 
+# Bounds that only newer servers know, with the version since which they do: a session of ours may be idle for as long as a copy takes beside it.
+NEWER_SETTINGS = {"idle_session_timeout": ("0", 140000), "transaction_timeout": ("0", 170000)}
+
 # For sessions whose statements hold a verifier: nothing of them in the server's log (only a superuser may set these).
 UNLOGGED = {"log_statement": "none", "log_min_duration_statement": "-1", "log_min_error_statement": "panic", "log_duration": "off"}
 
@@ -170,6 +173,7 @@ def _connect(
             **t.cast("dict[str, t.Any]", parameters),
         )
         connection.autocommit = True
+        settings = {name: value for name, (value, since) in NEWER_SETTINGS.items() if connection.server_version >= since} | settings
         with connection.cursor() as cursor:
             calls = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(settings))
             cursor.execute(f"SELECT {calls}", [part for pair in settings.items() for part in pair])

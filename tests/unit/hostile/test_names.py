@@ -104,10 +104,10 @@ def test_guards_fence_and_proof_hold_on_a_table_of_any_name(two: Two, given_name
         client.query(here, f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE")
         client.query(here, guards.for_each_table(tables, section.EXPLAIN_PROOF))
         with pytest.raises(ClientError, match="fence does not hold"):
-            client.query(here, f"SAVEPOINT s; {guards.for_each_table(tables, section.PROOF)}")
+            client.query(here, f"SAVEPOINT s; {guards.for_each_table(tables, guards.proof())}")
         client.query(here, "ROLLBACK TO s")
         client.query(here, schema.guard_function(schema.GuardRefusing(1, "target")))
-        client.query(here, guards.for_each_table(tables, section.PROOF))
+        client.query(here, guards.for_each_table(tables, guards.proof()))
         assert settle.prove_refusal(here, ()) == {"postgres": 2}
         copied, unlogged, _extension = copy_client.read_tables(here, ())
         assert unlogged == [] and len(copy_client.quote_names(here, copied)) == len(copied) == 1

@@ -75,6 +75,19 @@ def test_after_a_dump_the_source_follows_too(migration):
         settle.retire_link(migration.here, migration.ahead, schema.REVERSE_LINK)
 
 
+def test_a_table_whose_rows_no_link_could_find_is_known_before_clients_are_held(migration):
+    """Copied it could be, and afterwards the target would refuse to update it."""
+    way_back = {**migration.reach(), "password_file": None, "passfile": None, "ca_file": None}
+    client.query(migration.here, "CREATE TABLE public.keyless (id int)")
+    with pytest.raises(GateError, match="identity: public.keyless: it has no primary key, and with a way back the target would refuse every UPDATE"):
+        migration.cut_over(way_back=way_back)
+    failed = {gate["gate"] for gate in migration.cut_over(only_gates=True).result["failed_gates"]}
+    assert "identity" not in failed
+    client.query(migration.here, "ALTER TABLE public.keyless REPLICA IDENTITY FULL")
+    failed = {gate["gate"] for gate in migration.cut_over(only_gates=True, way_back=way_back).result["failed_gates"]}
+    assert "identity" not in failed
+
+
 def test_a_source_that_would_not_reach_the_target_is_known_before_clients_are_held(migration):
     way_back = {**migration.reach(), "port": 1, "password_file": None, "passfile": None, "ca_file": None}
     with pytest.raises(GateError, match=r"no way back: the source cannot follow the target as role postgres at 127.0.0.1:1\b"):

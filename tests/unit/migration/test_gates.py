@@ -200,6 +200,21 @@ def test_a_materialized_view_is_refreshed_after_those_that_it_reads(sides: Sides
     assert client.query_value(sides.target, "SELECT (SELECT n FROM public.a) + (SELECT n FROM public.b) + (SELECT n FROM public.d)") == 3
 
 
+def test_a_role_that_another_database_needs_is_no_applications_unless_somebody_says_so(both: Sides) -> None:
+    """Roles are the whole server's: with the decision it could not log in there any more."""
+    client.query(both.source, "CREATE ROLE gates_shop LOGIN; CREATE ROLE gates_wiki LOGIN")
+    # The target's database is another one of the same server.
+    client.query(both.target, "CREATE TABLE public.wiki (id int); ALTER TABLE public.wiki OWNER TO gates_wiki")
+    try:
+        found = both.failures(gates.applications, roles=("gates_shop", "gates_wiki"), roles_declared=False)
+        words = f"database {both.names['target']} of the source needs it too, and after the cutover it could not log in on that server any more"
+        assert found == [("gates_wiki", words)]
+        assert both.failures(gates.applications, roles=("gates_shop", "gates_wiki"), roles_declared=True) == []
+    finally:
+        client.query(both.target, "DROP TABLE public.wiki")
+        client.query(both.source, "DROP ROLE gates_shop; DROP ROLE gates_wiki")
+
+
 def test_a_role_that_would_see_fewer_rows_is_named(both: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     client.query(both.source, "CREATE ROLE gates_shop LOGIN BYPASSRLS")
     # Both are databases of one server, so that a role is the same on both: on the target another one has its name.

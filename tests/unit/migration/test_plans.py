@@ -133,7 +133,7 @@ def test_a_stored_password_is_recognised(text):
 
 
 def test_the_proof_quotes_names_inside_its_literals():
-    assert "'app.\"o''clock\"'" in guards.for_each_table(['app."o\'clock"'], section.PROOF)
+    assert "'app.\"o''clock\"'" in guards.for_each_table(['app."o\'clock"'], guards.proof())
 
 
 VERIFIER = "SCRAM-SHA-256$4096:c2FsdA==$a2V5:a2V5"

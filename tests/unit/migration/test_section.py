@@ -21,6 +21,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration import (
     large_object_fence,
     schema,
     section,
+    settle,
 )
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByLink
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.way_back import NoWayBack
@@ -186,15 +187,75 @@ def test_without_an_armed_dead_man_nobody_is_paused(sides, tmp_path):
     assert not any(statement.startswith("PAUSE") for statement in run.pooler.log)
 
 
-def test_a_table_that_comes_inside_the_section_stops_it(sides, tmp_path):
+@pytest.mark.parametrize("moment", ["after fence", "before decide"])
+def test_a_table_that_comes_inside_the_section_stops_it(sides, tmp_path, moment):
     run = Run(sides, tmp_path)
 
     def interfere(name):
-        if name == "after fence":
+        if name == moment:
             client.query(run.here, "CREATE TABLE public.late (id int)")
 
     with pytest.raises(section.Undone, match="public.late"):
         run.go(interfere)
+    run.wait_until_served_by("source")
+    write(run.here)
+
+
+def test_a_trigger_of_the_application_that_is_asked_before_the_guard_hinders_nobody(sides, tmp_path):
+    """By its name it comes first, and it refuses what the proof tries in words of its own."""
+    run = Run(sides, tmp_path)
+    client.query(run.here, "CREATE FUNCTION public.never() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$append only$$; END'")
+    client.query(run.here, "CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON public.part FOR EACH STATEMENT EXECUTE FUNCTION public.never()")
+    assert run.go() == "target"
+    assert settle.prove_refusal(run.here, ())
+    # Where only it stands, nothing is proved.
+    client.query(run.here, f"DROP TRIGGER {schema.GUARD_TRIGGER} ON public.part")
+    with pytest.raises(GateError, match="append only"):
+        settle.prove_refusal(run.here, ())
+
+
+STEPS = ("arm", "cancel autovacuum", "pause", "fence", "marker", "last look", "sequences", "arrival", "barrier", "large objects")
+
+
+@pytest.mark.parametrize("moment", [*(f"{when} {step}" for step in STEPS for when in ("before", "after"))][1:] + ["before decide"])
+def test_what_fails_at_any_step_before_the_decision_is_undone(sides, tmp_path, moment):
+    """As a deadline does there: clients go on where they were, the next side refuses, and the fence is gone."""
+    run = Run(sides, tmp_path)
+
+    def fail(name):
+        if name == moment:
+            raise GateError("There is a fault.")
+
+    with pytest.raises(section.Undone, match="clients go on at the source: There is a fault. Nothing was lost") as caught:
+        run.go(fail)
+    assert caught.value.details["reason"] == "There is a fault."
+    run.wait_until_served_by("source")
+    write(run.here)
+    write(run.here, table="public.part")
+    assert refused(run.ahead) and decision.read_decision(run.here, 1) == "source"
+    assert not client.query(run.here, "SELECT FROM pg_locks WHERE mode = 'ShareRowExclusiveLock' AND relation = 'public.part'::regclass")
+
+
+def test_a_session_past_the_pooler_that_holds_a_table_makes_the_fence_give_up(sides, tmp_path):
+    run = Run(sides, tmp_path)
+    holder = run.connect("source")
+    client.query(holder, "BEGIN; LOCK TABLE public.part IN ROW EXCLUSIVE MODE")
+    with pytest.raises(section.Undone, match="lock timeout"):
+        run.go()
+    run.wait_until_served_by("source")
+    write(run.here)
+    client.query(holder, "ROLLBACK")
+
+
+def test_too_little_of_the_budget_for_the_decision_is_undone(sides, tmp_path):
+    run = Run(sides, tmp_path)
+
+    def dawdle(name):
+        if name == "before decide":
+            time.sleep(1.7)
+
+    with pytest.raises(section.Undone, match="Too little of the budget was left for the decision"):
+        run.go(dawdle)
     run.wait_until_served_by("source")
     write(run.here)
 
@@ -655,7 +716,7 @@ def test_the_proof_fails_where_a_guard_is_missing(sides, tmp_path):
     client.query(run.here, schema.guard_function(schema.GuardRefusing(1, "target")))
     client.query(run.here, "CREATE TABLE public.unguarded (id int)")
     with pytest.raises(ClientError, match="does not hold on public.unguarded"):
-        client.query(run.here, guards.for_each_table(["public.unguarded"], section.PROOF))
+        client.query(run.here, guards.for_each_table(["public.unguarded"], guards.proof()))
 
 
 def test_gates_are_described_in_one_sentence_each():

@@ -279,6 +279,67 @@ def test_ddl_that_comes_after_the_gates_ends_the_attempt_whatever_it_alters(ther
     assert decision.plan_serving(decision.read_history(there.here, "source"), decision.read_history(there.ahead, "target")) == "source"
 
 
+def after_decide(monkeypatch, act):
+    """Have something done when it is decided, and clients do not move yet."""
+    plain = section.Steps.run
+
+    def run(self, name, step):
+        self.observe = lambda seen: act() if seen == "after decide" else None
+        return plain(self, name, step)
+
+    monkeypatch.setattr(section.Steps, "run", run)
+
+
+def test_from_the_decision_on_a_session_past_the_pooler_makes_no_table_on_the_side_that_was_left(there, monkeypatch):
+    """It would be on no other side, and no guard stands on it."""
+    ddl_guard.apply(there.here, ddl_guard.plan_guard(ddl_guard.read_guard(there.here), ddl_guard.Wanted("source", "freight", "detect")))
+    shop, refused = client.connect(there.service_file, "source", application_name="shop"), []
+
+    def make_a_table():
+        # Not by pytest.raises, which would keep this frame, and with it the sessions of the cutover.
+        try:
+            client.query(shop, "CREATE TABLE public.late AS SELECT 1 AS id")
+        except ClientError as error:
+            refused.append((error.details["sqlstate"], error.message))
+
+    with monkeypatch.context() as patch:
+        after_decide(patch, make_a_table)
+        assert there.move("target").result["serves"] == "target"
+    shop.close()
+    ((state, words),) = refused
+    assert state == "25006" and "takes no writes of applications, and no CREATE TABLE AS: since epoch 1 the target serves them" in words
+    assert ddl_guard.read_guard(there.here)["body"] is None
+    there.move("source")
+    client.query(there.here, "CREATE TABLE public.late AS SELECT 1 AS id")
+
+
+def test_a_table_that_came_after_the_decision_is_closed_and_told_once(there, monkeypatch):
+    """Where nobody may make event triggers."""
+    with monkeypatch.context() as patch:
+        after_decide(patch, lambda: client.query(there.here, "CREATE TABLE public.late AS SELECT 1 AS id"))
+        told = "Decided for the target, and the dead men .* failed: .* made tables on the source after the decision: public.late.* Run the same playbook again"
+        with pytest.raises(UnknownState, match=told):
+            there.move("target")
+    there.wait_until_served_by("target", 3)
+    with pytest.raises(ClientError, match="takes no writes"):
+        client.query(there.here, "INSERT INTO public.late VALUES (2)")
+    outcome = there.cut_over(serves="target", way_back=there.way_back())
+    assert outcome.result["serves"] == "target" and outcome.result["evidence"]["way_back"]["follows"]
+    assert not there.cut_over(serves="target", way_back=there.way_back()).changed
+
+
+def test_a_slot_that_waits_for_a_transaction_names_it_and_clients_are_not_held(there, monkeypatch):
+    """A slot waits for every transaction of the server that writes, whatever database it is in."""
+    monkeypatch.setattr(migration_way_back, "SLOT_SECONDS", 1.0)
+    batch = client.connect(there.service_file, "source", application_name="batch", dbname="postgres")
+    client.query(batch, "BEGIN; SELECT txid_current()")
+    with pytest.raises(GateError, match=rf"no way back: .*\(session {batch.info.backend_pid} of postgres in database postgres, for \d+ s\): wait for their end"):
+        there.move("target")
+    client.query(batch, "ROLLBACK")
+    assert not any(statement.startswith("PAUSE") for statement in there.pooler.log) and there.slots() == {("source", schema.FORWARD_LINK)}
+    assert there.move("target").result["evidence"]["way_back"]["follows"]
+
+
 def test_what_fails_before_clients_are_held_leaves_no_slot(there):
     evidence = there.compare()
     client.query(there.here, "SELECT lo_from_bytea(0, 'late')")
@@ -495,6 +556,9 @@ def test_an_unfinished_cutover_is_finished_first(there):
     client.query(there.here, f"UPDATE {schema.SCHEMA}.epoch SET state = 'open'")
     with pytest.raises(GateError, match="Epoch 1, which leaves the source, was not finished: run playbook cut_over.yml again first"):
         there.move("source")
+    # Who only asks for the gates is told so too.
+    (failed,) = there.cut_over(only_gates=True).result["failed_gates"]
+    assert (failed["gate"], failed["object"]) == ("unfinished", "epoch 1 of run test") and "run playbooks/cut_over.yml with consent" in failed["remedy"]
 
 
 def test_clients_return_over_a_link_only(there):
@@ -516,6 +580,25 @@ def test_roles_of_applications_get_their_login_back(there):
         finally:
             section.warm = plain
         assert seen == [True] and set(outcome.result["evidence"]["refused_writes"]) == {name, "postgres"}
+    finally:
+        client.query(there.here, f"DROP ROLE {name}")
+
+
+def test_after_a_roll_back_that_was_undone_the_source_stays_closed_for_logins(there):
+    name = f"app_{time.monotonic_ns()}"
+    client.query(there.here, f"CREATE ROLE {name} LOGIN")
+    try:
+        there.pooler.refuses_pause = True
+        with pytest.raises(section.Undone):
+            there.move("target", application_roles=[name], pause_seconds=0.2)
+        assert login(there, name), "nobody has ever left the target"
+        there.wait_until_served_by("source", 6)
+        there.pooler.refuses_pause = False
+        there.move("target", application_roles=[name])
+        there.pooler.refuses_pause = True
+        with pytest.raises(section.Undone):
+            there.move("source", application_roles=[name], pause_seconds=0.2)
+        assert not login(there, name)
     finally:
         client.query(there.here, f"DROP ROLE {name}")
 
