@@ -222,13 +222,14 @@ evidence:
 
 import os
 import typing as t
+from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError, UsageError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision, gates, guards, journal
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.bring import ByDump, ByLink
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration.cutover import cut_over
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration.cutover import Comparers, cut_over
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.section import LARGE_OBJECTS
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.way_back import NoWayBack, WayBack
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import compare_fingerprints, read_fingerprint
@@ -236,7 +237,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._parity.names import
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.work import Comparison, Options
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.subscription import Link
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, own, programs
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, own, programs, roles
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication.model import Settings
 
 if t.TYPE_CHECKING:
@@ -253,6 +254,21 @@ def compare_schemas(sides: dict[str, Connection]) -> gates.Schemas:
     differences = [f"{mismatch['object']}: {mismatch['problem']}" for mismatch in comparison.mismatches]
     objects = frozenset(name for fingerprint in found.values() for name in fingerprint.objects)
     return gates.Schemas(differences, {side: fingerprint.sha256 for side, fingerprint in found.items()}, objects)
+
+
+def compare_roles(source: Connection, target: Connection, applications: t.Collection[str], further: t.Collection[str]) -> list[str]:
+    """What module migrated_roles would do for the roles that log in, and for those whose members they are. Applications' passwords have a gate of their own.
+
+    :param applications: quoted names
+    :param further: plain names of roles that others depend on, such as the one by which poolers look passwords up
+    """
+    database = str(client.query_value(source, "SELECT current_database()::text"))
+    here, there = (roles.read_side(session, database) for session in (source, target))
+    rows = client.query(source, "SELECT rolname::text AS name FROM pg_roles WHERE quote_ident(rolname::text) = ANY (%s)", (list(applications),))
+    names = {row["name"] for row in rows}
+    here = replace(here, roles={name: replace(role, verifier_known=role.verifier_known and name not in names) for name, role in here.roles.items()})
+    others = {name for name, role in here.roles.items() if role.attributes["rolcanlogin"]} - names - set(further)
+    return [action.public for action in roles.plan_between(source, target, (here, there), others).actions]
 
 
 class _ComparisonUnderFence(Comparison):
@@ -382,7 +398,7 @@ def run(params: dict[str, t.Any], check_mode: bool, run_command: programs.RunCom
         raise UsageError("Clients cannot return to a source that is gone: take source_gone (pg_ha_source_gone) away.")
     way_back = read_way_back(params)
     bring = ByDump(params["window_seconds"], Copier(params, run_command), way_back) if params["method"] == "dump" else ByLink(way_back)
-    return cut_over(params, check_mode, compare_schemas, bring)
+    return cut_over(params, check_mode, Comparers(compare_schemas, compare_roles), bring)
 
 
 def read_way_back(params: dict[str, t.Any]) -> WayBack | NoWayBack:

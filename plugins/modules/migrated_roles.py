@@ -86,17 +86,22 @@ actions:
   returned: success
 """
 
+import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import PlanError
+from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, PlanError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Outcome, finish
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import decision
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, private
 from ansible_collections.freight.pg_ha.plugins.module_utils._replication import roles
 
+if t.TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+
 APPLICATION_NAME = "ha_migration roles"
-OWN_PREFIX = "ha_migration"
+# Databases of those who run a service; no application's, and often closed to its customers.
+SERVICES = ("rdsadmin", "_dodb", "cloudsqladmin", "azure_maintenance")
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -108,6 +113,32 @@ def argument_spec() -> dict[str, t.Any]:
         "maintenance_database": {"type": "str", "default": "postgres"},
         "exclude": {"type": "list", "elements": "str", "default": []},
     }
+
+
+def served_elsewhere(params: dict[str, t.Any], target: Connection, database: str) -> list[str]:
+    """Further databases of the target that serve by the decision of a migration; one that lets nobody look counts as one of them."""
+    found = []
+    rows = client.query(
+        target, "SELECT datname::text AS name FROM pg_database WHERE datallowconn AND NOT datistemplate AND datname <> %s ORDER BY 1", (database,)
+    )
+    for row in rows:
+        if row["name"] in SERVICES:
+            continue
+        try:
+            session = client.connect(
+                params["service_file"],
+                params["target_service"],
+                application_name=APPLICATION_NAME,
+                connect_timeout_seconds=params["connect_timeout_seconds"],
+                dbname=row["name"],
+            )
+        except ClientError:
+            found.append(row["name"])
+            continue
+        with contextlib.closing(session):
+            if decision.plan_serving(decision.read_history(session, "target")) == "target":
+                found.append(row["name"])
+    return found
 
 
 def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
@@ -129,11 +160,12 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
             raise PlanError(
                 "The target serves the applications: its roles are no longer made like the source's. Run playbook roll_back.yml first if that is meant."
             )
-        database = client.query_value(source, "SELECT current_database()::text")
-        administrators = {str(client.query_value(connection, "SELECT session_user::text")) for connection in (source, target)}
-        limited = None if client.query_value(target, "SHOW is_superuser") == "on" else str(client.query_value(target, "SELECT session_user::text"))
-        there = roles.read_side(target, database)
-        plan = roles.plan_roles(roles.read_side(source, database), there, administrators | set(params["exclude"]), OWN_PREFIX, limited)
+        database = str(client.query_value(source, "SELECT current_database()::text"))
+        here, there = roles.read_side(source, database), roles.read_side(target, database)
+        served = served_elsewhere(params, target, database)
+        # What the source's server took from them with that database's cutover, and what has changed on the target since, is that database's.
+        kept = {name: f"it exists on the target, which serves database {served[0]} with it" for name in there.roles if served and name in here.roles}
+        plan = roles.plan_between(source, target, (here, there), {*params["exclude"], *kept})
         if plan.actions and not check_mode:
             private.silence(target)
             private.apply(target, plan.actions)
@@ -148,7 +180,7 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
         plan.actions,
         roles=after,
         # A result named "skipped" would say that the task was.
-        not_moved=plan.skipped,
+        not_moved={name: kept.get(name, why) if name not in params["exclude"] else why for name, why in plan.skipped.items()},
         without_password=plan.without_password,
         old_password_method=plan.old_password_method,
         not_possible=plan.not_possible,

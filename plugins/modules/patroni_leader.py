@@ -142,7 +142,8 @@ def run(client: PatroniClient, params: dict[str, t.Any], check_mode: bool, clock
     before = {"leader": None if cluster.leader is None else cluster.leader.name}
     actions = plan_leader(cluster, params["name"], params["max_lag_bytes"])
     if actions and hold is not None:
-        hold.check()
+        # Whoever only predicts has not armed a guard either.
+        hold.check(guarded=not check_mode)
     if check_mode:
         after = {"leader": params["name"]} if actions else before
         return Outcome.of(before, after, actions, cluster={**cluster.public(), **after}, held=None)

@@ -171,6 +171,7 @@ def read_source(connection: Connection, pooler_auth_function: str) -> Source:
             for row in client.query(connection, "SELECT extname::text, extversion FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1")
         },
         pooler_auth=not pooler_auth_function or has_function(connection, pooler_auth_function),
+        extension_rows=read_extension_rows(connection),
         **names,
         **read_counts(connection),
         **read_cron(connection),
@@ -199,6 +200,28 @@ def read_roles(connection: Connection, reads_passwords: bool) -> tuple[Role, ...
     """The login roles; where the passwords' kinds may not be read they are ``unknown``."""
     kinds = {row["name"]: row["password"] for row in client.query(connection, PASSWORDS)} if reads_passwords else {}
     return tuple(Role(**row, password=kinds.get(row["name"], "unknown")) for row in client.query(connection, ROLES))
+
+
+def read_extension_rows(connection: Connection) -> tuple[tuple[str, str, bool | None], ...]:
+    """(extension, quoted table, whether it has rows of users) of every table in which an extension keeps them; None where that may not be read.
+
+    Which rows those are the extension itself has declared (pg_extension_config_dump): it is what pg_dump appends to its query, too.
+    """
+    tables = client.query(
+        connection,
+        "SELECT e.extname::text AS extension, format('%I.%I', n.nspname, c.relname) AS name, x.condition, "
+        "has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable "
+        "FROM pg_extension e CROSS JOIN unnest(e.extconfig, e.extcondition) AS x(oid, condition) JOIN pg_class c ON c.oid = x.oid AND c.relkind IN ('r', 'p') "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2",
+    )
+    return tuple(
+        (
+            row["extension"],
+            row["name"],
+            client.query_value(connection, f"SELECT EXISTS (SELECT FROM {row['name']} {row['condition']})") if row["readable"] else None,
+        )
+        for row in tables
+    )
 
 
 def read_counts(connection: Connection) -> dict[str, t.Any]:

@@ -149,6 +149,7 @@ class Source:
     publications: tuple[str, ...] = ()
     subscriptions: tuple[str, ...] = ()
     prepared_transactions: tuple[str, ...] = ()
+    extension_rows: tuple[tuple[str, str, bool | None], ...] = ()
     cron_jobs: int | None = None
     cron_loaded: bool = False
     other_databases: tuple[str, ...] = ()

@@ -168,8 +168,9 @@ def check_objects(source: Source, target: Target, options: Options) -> t.Iterato
     """Relations that replication does not carry, or not as one expects."""
     logical = options.method == "logical"
     for table in source.tables:
-        if table.persistence == "u" and table.kind == "r" and logical:
-            message = "The table is unlogged: its rows are in no stream of changes, so the target starts with it empty, as a server does after a crash."
+        if table.persistence == "u" and table.kind == "r":
+            why = "its rows are in no stream of changes" if logical else "its rows are not copied"
+            message = f"The table is unlogged: {why}, so the target starts with it empty, as a server does after a crash."
             yield Finding("unlogged_table", "warning", table.ident, message, f"ALTER TABLE {table.ident} SET LOGGED;")
         if table.kind == "f":
             message = (
@@ -230,6 +231,13 @@ def check_extensions(source: Source, target: Target, options: Options) -> t.Iter
         elif version not in target.extensions[name]:
             offered = ", ".join(target.extensions[name])
             yield Finding("extension", "info", name, f"Extension {name} is {version} on the source; the target offers {offered} and takes its default.")
+    for extension, table, filled in source.extension_rows:
+        # Jobs of pg_cron have a finding of their own: they shall not run on both sides.
+        if filled is False or extension == "pg_cron":
+            continue
+        there = "There are rows of users" if filled else "There may be rows of users, which the administrator may not read,"
+        message = f"{there} in this table of extension {extension}: they are neither copied nor followed nor compared. Bring them to the target by hand."
+        yield Finding("extension_rows", "blocker", table, message)
     if source.cron_loaded or source.cron_jobs is not None:
         jobs = "jobs that could not be counted from this database" if source.cron_jobs is None else f"{source.cron_jobs} jobs"
         message = f"pg_cron is loaded with {jobs}: they must run on one side only. Unschedule them before the cutover and schedule them on the target after it."

@@ -56,13 +56,25 @@ def read_passwords(path: str | None) -> dict[str, str]:
         raise UsageError(f"application_passwords_file {path} cannot be read: {type(error).__name__}.") from error
 
 
+@dataclasses.dataclass(frozen=True)
+class Comparers:
+    """What the module hands in.
+
+    :param schemas: compares the schemas of the sessions by side
+    :param roles: what is missing on the target of the source's roles, in words: ``roles(source, target, applications' (quoted), further ones)``
+    """
+
+    schemas: t.Callable[[dict[str, Connection]], gates.Schemas]
+    roles: t.Callable[[Connection, Connection, t.Collection[str], t.Collection[str]], list[str]]
+
+
 class Cutover:
     """One run of the module: sessions, and the steps before, inside and after the section."""
 
-    def __init__(self, params: dict[str, t.Any], compare_schemas: t.Callable[[dict[str, Connection]], gates.Schemas], bring: Bring) -> None:
+    def __init__(self, params: dict[str, t.Any], comparers: Comparers, bring: Bring) -> None:
         self.params = params
         self.bring = bring
-        self.compare_schemas = compare_schemas
+        self.comparers = comparers
         self.serves = params["serves"]
         self.leaves = decision.other(self.serves)
         self.here, self.ahead = (self._open(side) for side in (self.leaves, self.serves))
@@ -119,8 +131,9 @@ class Cutover:
                 long_transaction_seconds=self.params["long_transaction_seconds"],
                 sync_sides=self.sync_sides,
                 # Two gates ask, and it reads every object of both sides.
-                compare_schema=functools.lru_cache(maxsize=None)(lambda: self.compare_schemas({self.leaves: self.here, self.serves: self.ahead})),
+                compare_schema=functools.lru_cache(maxsize=None)(lambda: self.comparers.schemas({self.leaves: self.here, self.serves: self.ahead})),
                 window_seconds=self.bring.window_seconds,
+                compare_roles=self._roles_apart if self.leaves == "source" else None,
                 roles_declared=bool(self.params["application_roles"]),
                 check_copy=self.bring.check,
                 passwords=read_passwords(self.params["application_passwords_file"]),
@@ -128,6 +141,10 @@ class Cutover:
             ),
             self.bring.gates,
         )
+
+    def _roles_apart(self) -> list[str]:
+        """What of the roles that log in differs."""
+        return self.comparers.roles(self.here, self.ahead, self.roles(), self.params["own_roles"])
 
     def attempt(self, epoch: int) -> section.Attempt:
         """What one attempt is about."""
@@ -240,7 +257,9 @@ class Cutover:
         try:
             self._forward(attempt, sessions)
         except PgHaError as error:
-            told = "" if error.message.startswith("Decided for") else f"Decided for the {self.serves}, and the dead men bring every pooler there; then it failed: "
+            told = (
+                "" if error.message.startswith("Decided for") else f"Decided for the {self.serves}, and the dead men bring every pooler there; then it failed: "
+            )
             raise UnknownState(f"{told}{error.message} Run the same playbook again: it finishes the rest.", **error.details) from error
 
     def _forward(self, attempt: section.Attempt, sessions: section.Sessions) -> None:
@@ -396,10 +415,9 @@ def unfinished_attempt(opened: dict[str, t.Any], serves: str) -> dict[str, str]:
     return {"gate": "unfinished", "object": what, "message": "an earlier run has left its attempt open", "remedy": remedy}
 
 
-def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Callable[[dict[str, Connection]], gates.Schemas], bring: Bring) -> Outcome:
+def cut_over(params: dict[str, t.Any], check_mode: bool, comparers: Comparers, bring: Bring) -> Outcome:
     """Bring the migration to where ``serves`` serves; see the module's documentation.
 
-    :param compare_schemas: compares the schemas of the sessions by side
     :param bring: how the rows come over, and how they go back
     :raises GateError: gates do not hold, a copy or another cutover runs, or one in the other direction is not finished; nothing was changed
     :raises section.Undone: the section was undone, clients go on where they were
@@ -407,7 +425,7 @@ def cut_over(params: dict[str, t.Any], check_mode: bool, compare_schemas: t.Call
     """
     if params["source_gone"]:
         return left_gone.finish(params, check_mode, bring.evidence, lambda name: client.connect_console(params["service_file"], f"pooler_{name}"))
-    work = Cutover(params, compare_schemas, bring)
+    work = Cutover(params, comparers, bring)
     failed = gates.strange({work.leaves: work.here, work.serves: work.ahead})
     if failed and (check_mode or params["only_gates"]):
         return Outcome(False, {"serves": work.serving(), "failed_gates": failed, "actions": [], **_attempt(None)})

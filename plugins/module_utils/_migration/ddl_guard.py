@@ -122,9 +122,7 @@ BEGIN
   RAISE EXCEPTION USING ERRCODE = '25006', HINT = 'Connect through the pooler.',
     MESSAGE = 'this server takes no writes of applications, and no ' || tg_tag || ': since epoch {epoch} the {serves} serves them';
 END """
-    return (
-        f"DO $do$ BEGIN IF to_regproc('{FUNCTION}') IS NOT NULL THEN EXECUTE {literal(_declared(body))}; END IF; END $do$"
-    )
+    return f"DO $do$ BEGIN IF to_regproc('{FUNCTION}') IS NOT NULL THEN EXECUTE {literal(_declared(body))}; END IF; END $do$"
 
 
 def _declared(body: str) -> str:

@@ -73,6 +73,7 @@ class Context:
     :param compare_schema: compares the two sides' schema fingerprints
     :param window_seconds: with method dump the declared maintenance window
     :param roles_declared: whether somebody has said which roles are the applications', or they are all that log in
+    :param compare_roles: what of the roles that log in differs, besides applications' passwords, in words; None where nothing brings it in step
     :param check_copy: with method dump raises what forbids the copy to begin
     :param passwords: those of application roles, by plain name, as far as they are given
     :param is_password_of: whether a password is a role's, tried on a side: ``is_password_of(side, name, password)``
@@ -94,6 +95,7 @@ class Context:
     compare_schema: t.Callable[[], Schemas]
     window_seconds: float | None = None
     roles_declared: bool = True
+    compare_roles: t.Callable[[], list[str]] | None = None
     check_copy: t.Callable[[], None] | None = None
     passwords: t.Mapping[str, str] = field(default_factory=dict, repr=False)
     is_password_of: t.Callable[[str, str, str], bool] | None = None
@@ -375,7 +377,7 @@ def dead_men(context: Context) -> t.Iterator[Failure]:
 
 
 def applications(context: Context) -> t.Iterator[Failure]:
-    """No role is taken for an application's that another database of the server needs: it loses its login with the decision, and roles are the whole server's."""
+    """No role is taken for an application's that another database of the server needs: it could log in nowhere on that server after the decision."""
     if context.roles_declared:
         return
     for row in client.query(context.here, ELSEWHERE, (list(context.roles),)):
@@ -395,6 +397,13 @@ ELSEWHERE = """
           UNION SELECT usesysid, datid FROM pg_stat_activity WHERE backend_type = 'client backend') needs ON needs.role = r.oid
     JOIN pg_database d ON d.oid = needs.database AND d.datname <> current_database() AND NOT d.datistemplate
     WHERE quote_ident(r.rolname::text) = ANY (%s) GROUP BY 1 ORDER BY 1"""
+
+
+def roles_in_step(context: Context) -> t.Iterator[Failure]:
+    """What else decides whether and as what applications log in on the next side (attributes, settings, memberships) is as it is on the side that serves."""
+    differences = context.compare_roles() if context.compare_roles else []
+    for difference in differences[:TOLD]:
+        yield Failure("roles_in_step", "", f"the {context.serves} lacks: {difference}", "run playbooks/replicate.yml, which copies no row again for it")
 
 
 def identity(context: Context) -> t.Iterator[Failure]:
@@ -549,6 +558,6 @@ def window(context: Context) -> t.Iterator[Failure]:
         )
 
 
-AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, applications, passwords, refusal, row_security)
+AROUND: tuple[Gate, ...] = (durability, quiet, locks, poolers, dead_men, applications, roles_in_step, passwords, refusal, row_security)
 LINK_GATES: tuple[Gate, ...] = (link, follows, schema_in_step, parity, *AROUND)
 DUMP_GATES: tuple[Gate, ...] = (rehearsed, copyable, window, *AROUND)

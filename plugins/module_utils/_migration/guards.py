@@ -138,8 +138,9 @@ def install_statement(guard: schema.GuardAwaiting | None) -> str:
 
 
 def proof(*refusals: str) -> str:
-    """A statement of PL/pgSQL that fails where a write on table ``name`` is accepted (pure). A DELETE without rows fires a statement trigger, and touches no data.
+    """A statement of PL/pgSQL that fails where a write on table ``name`` is accepted (pure).
 
+    A DELETE without rows fires a statement trigger, and touches no data.
     An application's own trigger may be asked before ours, which is by name, and say no in words of its own: then ours stands behind it.
 
     :param refusals: conditions that count as refused, besides the guard's own

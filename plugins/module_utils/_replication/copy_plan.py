@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import typing as t
 
+from . import own
 from .model import Column, Left, Table
 from .names import identifier, literal
 
@@ -48,8 +49,9 @@ def copy_statements(table: Table, form: str, referenced: bool = False) -> tuple[
     options = "FORMAT binary" if form == "binary" else "FORMAT text"
     empty = empty_statement(table, referenced)
     frozen = ", FREEZE" if empty.startswith("TRUNCATE") else ""
-    out, into = (f"COPY {table.quoted}{table.column_list} {way}" for way in ("TO STDOUT", "FROM STDIN"))
-    return f"{out} WITH ({options})", empty, f"{into} WITH ({options}{frozen})"
+    rows = own.COPIED.get(table.name) if table.ours else None
+    what = f"(SELECT {table.column_list.strip(' ()')} FROM {table.quoted} WHERE {rows})" if rows else f"{table.quoted}{table.column_list}"
+    return f"COPY {what} TO STDOUT WITH ({options})", empty, f"COPY {table.quoted}{table.column_list} FROM STDIN WITH ({options}{frozen})"
 
 
 def empty_statement(table: Table, referenced: bool) -> str:

@@ -20,6 +20,9 @@ SCHEMA = "ha_migration"
 GUARD_TRIGGER = "ha_migration_guard"
 FORWARD_LINK = "ha_migration_forward"
 FORWARD_TABLES = ("marker", "probe")
+# Of these tables of ours only some rows are copied. An announcement tells who serves: one of an earlier epoch would have a target that was made anew
+# after a roll back say that it serves.
+COPIED = {"marker": "serves IS NULL"}
 LOCK_CLASS = 4_718_001
 LOCK_COPY = 1
 

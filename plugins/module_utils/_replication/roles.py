@@ -26,6 +26,7 @@ ATTRIBUTES = {
     "rolreplication": ("REPLICATION", "NOREPLICATION"),
     "rolbypassrls": ("BYPASSRLS", "NOBYPASSRLS"),
 }
+OWN_PREFIX = "ha_migration"
 ADMINISTRATIVE = frozenset(["rolsuper", "rolreplication", "rolbypassrls"])
 
 
@@ -157,6 +158,17 @@ def read_side(connection: Connection, database: str) -> Side:
         )
     }
     return Side(roles, memberships, new)
+
+
+def plan_between(source: Connection, target: Connection, sides: tuple[Side, Side], exclude: t.Collection[str]) -> RolesPlan:
+    """Plan between the servers of two sessions, whose administrators are never moved.
+
+    :param sides: source and target, as they were read
+    :param exclude: further roles that are not moved, by name
+    """
+    administrators = [str(client.query_value(session, "SELECT session_user::text")) for session in (source, target)]
+    limited = None if client.query_value(target, "SHOW is_superuser") == "on" else administrators[1]
+    return plan_roles(*sides, {*administrators, *exclude}, OWN_PREFIX, limited)
 
 
 def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefix: str, limited: str | None = None) -> RolesPlan:

@@ -44,6 +44,14 @@ CREATE TABLE parted (a int, PRIMARY KEY (a)) PARTITION BY RANGE (a);
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
 CREATE UNLOGGED TABLE forgetful (a int PRIMARY KEY);
 CREATE MATERIALIZED VIEW viewed AS SELECT 1 AS one;
+CREATE TABLE of_extension (a int PRIMARY KEY, ours boolean);
+CREATE TABLE of_users (a int PRIMARY KEY, ours boolean);
+INSERT INTO of_extension VALUES (1, true);
+INSERT INTO of_users VALUES (1, true), (2, false);
+ALTER EXTENSION plpgsql ADD TABLE of_extension;
+ALTER EXTENSION plpgsql ADD TABLE of_users;
+UPDATE pg_extension SET extconfig = ARRAY['of_extension'::regclass::oid, 'of_users'::regclass::oid], extcondition = ARRAY['WHERE NOT ours', 'WHERE NOT ours']
+WHERE extname = 'plpgsql';
 CREATE FOREIGN DATA WRAPPER nowhere;
 CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
 CREATE FOREIGN TABLE abroad (a int) SERVER nowhere;
@@ -134,6 +142,7 @@ def test_each_object_has_its_finding(postgresql_server: t.Any, service_file: str
     assert objects(result, "replica_identity_full") == {"public.fully": "warning"}
     assert objects(result, "replica_identity_type") == {"public.fully_json": "blocker"}
     assert objects(result, "unlogged_table") == {"public.forgetful": "warning"}
+    assert objects(result, "extension_rows") == {"public.of_users": "blocker"}
     assert objects(result, "materialized_view") == {"public.viewed": "info"}
     assert objects(result, "foreign_table") == {"public.abroad": "warning"}
     assert objects(result, "application_owner") == {"assess_app": "warning"}

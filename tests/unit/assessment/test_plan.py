@@ -114,6 +114,8 @@ CASES: list[tuple[dict[str, t.Any], dict[str, t.Any], dict[str, t.Any], str, str
     ({"extensions": {"postgis": "3.3"}}, {}, {}, "extension", "blocker", ""),
     ({"extensions": {"citext": "1.6"}}, {"extensions": {"citext": ("1.5", "1.7")}}, {}, "extension", "info", ""),
     ({"extensions": {"citext": "1.6"}}, {"problem": "no", "version_num": None}, {"target_major": 17}, "extension", "info", ""),
+    ({"extension_rows": (("pg_partman", "partman.part_config", True),)}, {}, {}, "extension_rows", "blocker", ""),
+    ({"extension_rows": (("postgis", "public.spatial_ref_sys", None),)}, {}, {}, "extension_rows", "blocker", ""),
     ({"cron_loaded": True, "cron_jobs": 2}, {}, {}, "pg_cron", "warning", "cron.unschedule"),
     ({"encoding": "SQL_ASCII"}, {}, {}, "encoding", "warning", ""),
     ({}, {"database": {"encoding": "LATIN1", "collate": "C.UTF-8", "bytes": 1}}, {}, "encoding_mismatch", "blocker", "DROP DATABASE freight;"),
@@ -180,7 +182,6 @@ def test_one_thing_wrong_gives_one_finding(
     [
         settings(wal_level="replica"),
         table(primary_key=False),
-        table(persistence="u"),
         {"slots_used": 10},
     ],
 )

@@ -9,12 +9,14 @@ import functools
 import os
 import time
 import typing as t
+from dataclasses import replace
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError, UnknownState
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import gates, schema, section, sequences, settle
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity.fingerprint import read_fingerprint
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, scram
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import roles
 from ansible_collections.freight.pg_ha.plugins.modules import cutover
 
 APPLICATION = "CREATE TABLE public.orders (id bigint PRIMARY KEY, note text); CREATE VIEW public.short AS SELECT id FROM public.orders"
@@ -213,6 +215,40 @@ def test_a_role_that_another_database_needs_is_no_applications_unless_somebody_s
     finally:
         client.query(both.target, "DROP TABLE public.wiki")
         client.query(both.source, "DROP ROLE gates_shop; DROP ROLE gates_wiki")
+
+
+def test_what_else_differs_of_roles_that_log_in_is_told(both: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are databases of one server, so that what the target has is changed as it is read."""
+    client.query(
+        both.source, "CREATE ROLE gates_staff; CREATE ROLE gates_shop LOGIN IN ROLE gates_staff; CREATE ROLE gates_auth LOGIN; CREATE ROLE gates_cron LOGIN"
+    )
+    plain, changes = roles.read_side, [True]
+
+    def as_on_two_servers(connection: t.Any, database: str) -> t.Any:
+        side = plain(connection, database)
+        if connection is both.target and changes:
+            side.roles["gates_shop"] = replace(side.roles["gates_shop"], valid_until="2001-01-01", verifier="another")
+            side.roles["gates_auth"] = replace(side.roles["gates_auth"], verifier="another")
+            side.roles["gates_cron"].attributes["rolcanlogin"] = False
+            del side.memberships["gates_staff", "gates_shop"]
+        return side
+
+    monkeypatch.setattr(roles, "read_side", as_on_two_servers)
+
+    def compare() -> list[str]:
+        return cutover.compare_roles(both.source, both.target, ("gates_shop",), ["gates_auth"])
+
+    try:
+        # Of the password of an application another gate tells; who is none of them is nobody's matter.
+        told = ['ALTER ROLE "gates_auth" PASSWORD NULL', """ALTER ROLE "gates_shop" VALID UNTIL 'infinity'""", 'GRANT "gates_staff" TO "gates_shop"']
+        assert [one.split(" WITH ")[0] for one in compare()] == told
+        found = both.failures(gates.roles_in_step, compare_roles=compare)
+        assert [message for _object, message in found][0] == f"the target lacks: {told[0]}" and len(found) == 3
+        changes.clear()
+        assert compare() == [] and both.failures(gates.roles_in_step, compare_roles=compare) == []
+        assert both.failures(gates.roles_in_step) == []
+    finally:
+        client.query(both.source, "DROP ROLE gates_shop; DROP ROLE gates_staff; DROP ROLE gates_auth; DROP ROLE gates_cron")
 
 
 def test_a_role_that_would_see_fewer_rows_is_named(both: Sides, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import GateError, UsageError
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, decision, gates, guards, roles, schema, section, sequences
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import cutover, decision, gates, guards, roles, schema, sequences
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import scram
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql.sequences import Sequence
 

@@ -333,7 +333,9 @@ def test_a_slot_that_waits_for_a_transaction_names_it_and_clients_are_not_held(t
     monkeypatch.setattr(migration_way_back, "SLOT_SECONDS", 1.0)
     batch = client.connect(there.service_file, "source", application_name="batch", dbname="postgres")
     client.query(batch, "BEGIN; SELECT txid_current()")
-    with pytest.raises(GateError, match=rf"no way back: .*\(session {batch.info.backend_pid} of postgres in database postgres, for \d+ s\): wait for their end"):
+    with pytest.raises(
+        GateError, match=rf"no way back: .*\(session {batch.info.backend_pid} of postgres in database postgres, for \d+ s\): wait for their end"
+    ):
         there.move("target")
     client.query(batch, "ROLLBACK")
     assert not any(statement.startswith("PAUSE") for statement in there.pooler.log) and there.slots() == {("source", schema.FORWARD_LINK)}

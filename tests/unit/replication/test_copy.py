@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 
 import pytest
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError, GivenUp, PlanError, UsageError, WaitTimeout
-from ansible_collections.freight.pg_ha.plugins.module_utils._migration import ddl_guard, gates, schema
+from ansible_collections.freight.pg_ha.plugins.module_utils._migration import ddl_guard, decision, gates, schema
 from ansible_collections.freight.pg_ha.plugins.module_utils._parity import snapshot
 from ansible_collections.freight.pg_ha.plugins.module_utils._postgresql import client, locks
-from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, link_client, pool, worker
+from ansible_collections.freight.pg_ha.plugins.module_utils._replication import copy_client, copy_run, link_client, pool, roles, worker
 from ansible_collections.freight.pg_ha.plugins.modules import migrated_database, replication_copy
 
 from tests.evidence import problems
@@ -354,6 +355,45 @@ def test_roles_and_database_of_the_same_server_are_already_there(migration):
     migration.do("source", "INSERT INTO ha_migration.decision (epoch, serves, decided_by) VALUES (1, 'target', 'mover')")
     with pytest.raises(PlanError, match="serves"):
         migration.roles(check_mode=True)
+
+
+def test_roles_that_another_database_of_the_target_serves_with_are_left_as_they_are(migration, monkeypatch):
+    """Its cutover has taken their login on the source, where the same server holds both databases."""
+    name, role = f"{migration.names['target']}_wiki", f"wiki_{os.getpid()}"
+    migration.do("source", f"CREATE ROLE {role} LOGIN")
+    migration.server.create_database(name)
+    wiki = client.connect(migration.service_file, "target", application_name="test", dbname=name)
+    plain = roles.read_side
+    answers = []
+
+    def as_on_two_servers(connection, database):
+        side = plain(connection, database)
+        answers.append(side)
+        if len(answers) % 2:
+            side.roles[role].attributes["rolcanlogin"] = False
+        return side
+
+    monkeypatch.setattr(roles, "read_side", as_on_two_servers)
+    try:
+        schema.ensure_schema(wiki)
+        assert migration.roles(check_mode=True).result["actions"] == [f'ALTER ROLE "{role}" NOLOGIN']
+        client.query(wiki, "INSERT INTO ha_migration.marker (id, epoch, serves) VALUES ('x', 1, 'target')")
+        outcome = migration.roles(check_mode=True)
+        assert outcome.result["actions"] == [] and outcome.result["not_moved"][role] == f"it exists on the target, which serves database {name} with it"
+    finally:
+        wiki.close()
+        migration.do("source", f"DROP ROLE {role}")
+        migration.do("source", f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_target_that_is_made_anew_after_a_roll_back_does_not_believe_that_it_serves(migration):
+    """The announcement of the cutover that was rolled back is still in the source's table, whose rows are copied."""
+    migration.do("source", "INSERT INTO ha_migration.marker (id, epoch, serves) VALUES ('decided 1', 1, 'target'), ('a barrier', NULL, NULL)")
+    migration.copy()
+    target = client.connect(migration.service_file, "target", application_name="test")
+    with contextlib.closing(target):
+        assert decision.read_history(target, "target") == []
+        assert client.query_value(target, "SELECT string_agg(id, ' ') FROM ha_migration.marker WHERE id NOT LIKE 'follow%'") == "a barrier"
 
 
 def test_the_guard_against_ddl_is_not_copied(migration):

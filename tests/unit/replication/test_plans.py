@@ -352,6 +352,10 @@ def test_copy_statements():
     assert empty == 'TRUNCATE ONLY "public"."orders"'
     assert into.endswith("FROM STDIN WITH (FORMAT binary, FREEZE)")
     assert copy_plan.copy_statements(table(columns=()), "text")[0] == 'COPY "public"."orders" TO STDOUT WITH (FORMAT text)'
+    # Who serves is told by announcements: those of earlier epochs stay where they are.
+    out = copy_plan.copy_statements(table(name="marker", ours=True), "text")[0]
+    assert out.startswith("COPY (SELECT ") and 'FROM "public"."marker" WHERE serves IS NULL) TO STDOUT' in out
+    assert "WHERE" not in copy_plan.copy_statements(table(name="marker"), "text")[0]
     for found in (copy_plan.copy_statements(table(ours=True), "text"), copy_plan.copy_statements(table(), "text", referenced=True)):
         assert found[1] == 'DELETE FROM ONLY "public"."orders"'
         assert found[2].endswith("FROM STDIN WITH (FORMAT text)")
