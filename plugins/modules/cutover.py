@@ -257,7 +257,7 @@ def compare_schemas(sides: dict[str, Connection]) -> gates.Schemas:
 
 
 def compare_roles(source: Connection, target: Connection, applications: t.Collection[str], further: t.Collection[str]) -> list[str]:
-    """What module migrated_roles would do for the roles that log in, and for those whose members they are. Applications' passwords have a gate of their own.
+    """What module migrated_roles would do for the roles that log in, and for those whose members they are.
 
     :param applications: quoted names
     :param further: plain names of roles that others depend on, such as the one by which poolers look passwords up
@@ -266,9 +266,15 @@ def compare_roles(source: Connection, target: Connection, applications: t.Collec
     here, there = (roles.read_side(session, database) for session in (source, target))
     rows = client.query(source, "SELECT rolname::text AS name FROM pg_roles WHERE quote_ident(rolname::text) = ANY (%s)", (list(applications),))
     names = {row["name"] for row in rows}
-    here = replace(here, roles={name: replace(role, verifier_known=role.verifier_known and name not in names) for name, role in here.roles.items()})
+    here = replace(here, roles={name: _as_let_in(role, there.roles.get(name)) if name in names else role for name, role in here.roles.items()})
     others = {name for name, role in here.roles.items() if role.attributes["rolcanlogin"]} - names - set(further)
     return [action.public for action in roles.plan_between(source, target, (here, there), others).actions]
+
+
+def _as_let_in(role: roles.Role, there: roles.Role | None) -> roles.Role:
+    """An application's role without what the cutover itself gives and takes (its login on either side), and without what another gate looks at."""
+    attributes = role.attributes if there is None else {**role.attributes, "rolcanlogin": there.attributes["rolcanlogin"]}
+    return replace(role, attributes=attributes, verifier_known=False)
 
 
 class _ComparisonUnderFence(Comparison):

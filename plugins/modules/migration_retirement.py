@@ -87,6 +87,11 @@ evidence:
   description: The evidence document; null in check mode before the migration is retired.
   type: dict
   returned: success
+link_needed_by:
+  description: Other databases of the target that follow a source by a link of this collection, with the files that say how on the target's hosts.
+  type: list
+  elements: str
+  returned: success
 actions:
   description: What was taken away, or in check mode would be.
   type: list
@@ -99,7 +104,6 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.errors import ClientError, GateError
 from ansible_collections.freight.pg_ha.plugins.module_utils._core.outcome import Action, Outcome, finish
-from ansible_collections.freight.pg_ha.plugins.module_utils._health import plan as health
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration import journal, ours, retire, status
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.client import PgbouncerClient
 from ansible_collections.freight.pg_ha.plugins.module_utils._pgbouncer.plan import find
@@ -167,16 +171,19 @@ class Retirement:
             found.append({"name": name, "side": next((side for side, end in ends.items() if end == (shown.host, shown.port)), ""), "paused": shown.paused})
         return found
 
-    def apply(self, removals: list[retire.Removal]) -> dict[str, t.Any]:
-        """Take everything away and record it on the source; returns the evidence."""
+    def apply(self, removals: list[retire.Removal], source: ours.Ours | None, target: ours.Ours) -> dict[str, t.Any]:
+        """Take everything away and record it on the source; returns the evidence.
+
+        :param source: what was there; None when it is gone
+        """
         began = self._now()
         for side, connection in self.sides.items():
             if journal.has_journal(connection):
                 retire.record(connection, self.params["migration"], "running", self.params["run"])
                 began = self.recorded(side).started_at or began
         for removal in removals:
-            retire.remove(self.sides[removal.side], removal, health.KEEP)
-        evidence = retire.evidence(removals, self.source is None, began, self._now())
+            retire.remove(self.sides[removal.side], removal)
+        evidence = retire.evidence(removals, source, target, began, self._now())
         if self.source is not None:
             retire.record(self.source, self.params["migration"], "done", self.params["run"], evidence)
         return evidence
@@ -202,11 +209,11 @@ def run(params: dict[str, t.Any], check_mode: bool, open_pooler: t.Callable[...,
         if recorded and not evidence:
             actions.append(Action("record on the source that the migration is retired"))
         if not check_mode and (actions or evidence is None):
-            evidence = retirement.apply(removals)
+            evidence = retirement.apply(removals, source, target)
     finally:
         retirement.close()
     before = {"there": [action.public.removeprefix("drop ") for action in actions]}
-    return Outcome.of(before, {"there": []}, actions, evidence=evidence)
+    return Outcome.of(before, {"there": []}, actions, evidence=evidence, link_needed_by=list(target.followers_elsewhere))
 
 
 def argument_spec() -> dict[str, t.Any]:

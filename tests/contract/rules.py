@@ -9,6 +9,7 @@ import ast
 import re
 import typing as t
 
+import jinja2
 import yaml
 
 PACKAGE = "ansible_collections.freight.pg_ha.plugins.module_utils"
@@ -124,6 +125,29 @@ def playbook_findings(name: str, text: str) -> list[str]:
                 findings.append(f"{where}: role {role_name} is not named in full (freight.pg_ha.<role>)")
         findings += [f"{where}: has {key}, and a play only lists roles" for key in sorted(set(play) - PLAY_KEYS)]
     return findings
+
+
+def waiting_findings(name: str, text: str) -> list[str]:
+    """A look that fails while something is waited for ends it with its own error, or is made again: a condition that asks it for more hides why it failed."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    environment.tests.update({f"ansible.builtin.{state}": lambda result, state=state: state != "success" for state in ("success", "failed", "finished")})
+    findings = []
+    for task in _tasks(yaml.safe_load(text)):
+        failed = {task["register"]: {"failed": True, "msg": "x"}}
+        try:
+            bool(environment.compile_expression(task["until"], undefined_to_none=False)(**failed))
+        except jinja2.UndefinedError as error:
+            findings.append(f"{name}: {task['name']}: a failed look has no answer for its until ({error.message})")
+    return findings
+
+
+def _tasks(content: t.Any) -> t.Iterator[dict[str, t.Any]]:
+    """Every task that waits, however deep it stands in blocks."""
+    for task in content or []:
+        if "until" in task:
+            yield task
+        for part in ("block", "rescue", "always"):
+            yield from _tasks(task.get(part))
 
 
 def silenced_findings(name: str, text: str) -> list[str]:

@@ -107,6 +107,21 @@ def test_a_condition_for_failure_passes() -> None:
     assert rules.silenced_findings("x.yml", "  failed_when: result.rc != 0\n  # ignore_errors: no\n") == []
 
 
+@pytest.mark.parametrize(
+    ("until", "findings"),
+    [
+        ("look.rows.ended", 1),
+        ("look is ansible.builtin.success and look.rows.ended", 0),
+        ("look.rows is not defined or look.rows.ended", 0),
+        ("look.rows.ended or look is ansible.builtin.failed", 1),
+        ("look is ansible.builtin.finished", 0),
+    ],
+)
+def test_a_wait_that_hides_why_its_look_failed_is_found(until: str, findings: int) -> None:
+    text = f"- name: Block\n  block:\n    - name: Wait\n      register: look\n      until: {until}\n"
+    assert len(rules.waiting_findings("x.yml", text)) == findings
+
+
 def spec(**options: object) -> dict[str, object]:
     """An argument_specs document of role x with the given options of entry point main."""
     return {"argument_specs": {"main": {"short_description": "X", "options": options}}}

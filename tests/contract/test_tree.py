@@ -76,6 +76,12 @@ def test_every_playbook_stops_at_the_first_failure_and_only_lists_roles(committe
     report([finding for name, text in playbooks for finding in rules.playbook_findings(name, text)])
 
 
+def test_no_wait_hides_why_its_look_failed(committed: list[pathlib.Path], root: pathlib.Path) -> None:
+    tasks = [(name, text) for name, text in below(committed, root, "roles", suffixes=(".yml",)) if "/tasks/" in name and "until:" in text]
+    assert len(tasks) > 5
+    report([finding for name, text in tasks for finding in rules.waiting_findings(name, text)])
+
+
 def test_every_role_says_the_same_in_argument_specs_and_defaults(committed: list[pathlib.Path], root: pathlib.Path) -> None:
     findings = []
     for role in sorted({path.relative_to(root).parts[1] for path in committed if path.relative_to(root).parts[0] == "roles"}):

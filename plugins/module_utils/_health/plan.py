@@ -45,8 +45,6 @@ CREATE_FUNCTION = f"""CREATE OR REPLACE FUNCTION {FUNCTION}(
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $health${BODY}$health$"""
 CREATE_VIEW = f"CREATE OR REPLACE VIEW {VIEW} AS SELECT * FROM {FUNCTION}()"
 GRANTS = (f"GRANT SELECT ON {VIEW} TO PUBLIC", f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC")
-# What applications ask outlasts the migration: these make it anew in a schema that was dropped.
-KEEP = (f"CREATE SCHEMA {SCHEMA}", CREATE_TABLE, CREATE_FUNCTION, CREATE_VIEW, *GRANTS)
 
 
 def plan_health(before: dict[str, t.Any], writer: str, password: str, empty: bool = False) -> list[Action]:

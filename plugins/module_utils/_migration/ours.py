@@ -25,6 +25,16 @@ _HAS_SCHEMA = """
     SELECT EXISTS (SELECT FROM ours) AND NOT coalesce((SELECT bool_and(health) FROM held), false)"""
 
 
+# A role that owns something or holds a privilege in a database cannot be dropped; of itself (objid) or of what is in it (dbid).
+_ROLES = """
+    WITH needs AS (SELECT s.refobjid AS role, d.datname::text AS database FROM pg_shdepend s
+                   JOIN pg_database d ON d.oid = CASE WHEN s.classid = 'pg_database'::regclass THEN s.objid ELSE s.dbid END
+                   WHERE s.refclassid = 'pg_authid'::regclass)
+    SELECT r.rolname::text AS name, EXISTS (SELECT FROM needs WHERE role = r.oid AND database = current_database()) AS here,
+           ARRAY(SELECT DISTINCT database FROM needs WHERE role = r.oid AND database <> current_database() ORDER BY 1) AS elsewhere
+    FROM pg_roles r WHERE r.rolname = ANY (%s) ORDER BY 1"""
+
+
 @dataclass(frozen=True)
 class Slot:
     """A replication slot of ours.
@@ -43,13 +53,28 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """A role of ours that other databases of the server need too, as their migrations have roles of the same names.
+
+    :param elsewhere: names of those databases
+    :param here: whether it has privileges in this one
+    """
+
+    name: str
+    elsewhere: tuple[str, ...]
+    here: bool
+
+
+@dataclass(frozen=True)
 class Ours:
     """Everything of ours on one side, in the database of the migration.
 
     :param has_schema: whether there is schema ha_migration, with more in it than the health that applications ask for
     :param subscriptions: name -> whether it is enabled
     :param guards: quoted names of the application's tables that carry our trigger
+    :param roles: that are needed nowhere else
     :param dead_men: application_name of each dead man that has a session here
+    :param followers_elsewhere: other databases of the server that follow a source
     """
 
     has_schema: bool = False
@@ -59,7 +84,9 @@ class Ours:
     guards: tuple[str, ...] = ()
     event_triggers: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    shared: tuple[Shared, ...] = ()
     dead_men: tuple[str, ...] = ()
+    followers_elsewhere: tuple[str, ...] = ()
 
 
 def read_ours(connection: Connection, roles: t.Sequence[str]) -> Ours:
@@ -67,6 +94,7 @@ def read_ours(connection: Connection, roles: t.Sequence[str]) -> Ours:
 
     :param roles: plain names of the migration's own roles
     """
+    known = client.query(connection, _ROLES, (list(roles),))
     return Ours(
         has_schema=bool(client.query_value(connection, _HAS_SCHEMA, (schema.SCHEMA, list(schema.HEALTH)))),
         subscriptions={
@@ -87,11 +115,18 @@ def read_ours(connection: Connection, roles: t.Sequence[str]) -> Ours:
             schema.GUARD_TRIGGER,
         ),
         event_triggers=_names(connection, "SELECT quote_ident(evtname::text) AS name FROM pg_event_trigger WHERE evtname LIKE %s ORDER BY 1", NAMES),
-        roles=_names(connection, "SELECT rolname::text AS name FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1", list(roles)),
+        roles=tuple(row["name"] for row in known if not row["elsewhere"]),
+        shared=tuple(Shared(row["name"], tuple(row["elsewhere"]), row["here"]) for row in known if row["elsewhere"]),
         dead_men=_names(
             connection,
             "SELECT DISTINCT application_name AS name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s ORDER BY 1",
             r"ha\_migration dead man %",
+        ),
+        followers_elsewhere=_names(
+            connection,
+            "SELECT DISTINCT d.datname::text AS name FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid "
+            "WHERE s.subname = %s AND d.datname <> current_database() ORDER BY 1",
+            schema.FORWARD_LINK,
         ),
     )
 

@@ -23,6 +23,7 @@ if t.TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
 PHASE = "retire_source"
+PRIVILEGES = "privileges of role"
 KEPT = (
     "The source stays fenced: schema ha_migration and the guard on every table stay there and refuse every write of applications.",
     "Nothing of this collection runs on the source's host. To stop its server is the operator's act.",
@@ -31,6 +32,8 @@ NOT_REMOVED = (
     "The source did not answer and was declared gone: its subscription, publication, slot and roles of the migration were not removed. "
     "Should it come back, its guard still refuses every write of applications."
 )
+# What reads the health, of which schema.HEALTH names table and view; a test holds it equal to the health's own name.
+HEALTH_FUNCTION = f"{schema.SCHEMA}.read_health"
 BACKUP = "No backup was made or proved here: have one of the target that was restored once before the source's server is stopped."
 
 
@@ -38,7 +41,7 @@ BACKUP = "No backup was made or proved here: have one of the target that was res
 class Removal:
     """One thing that goes.
 
-    :param kind: subscription, slot, publication, guard, event trigger, role or schema
+    :param kind: subscription, slot, publication, guard, event trigger, role, "privileges of role" or schema
     :param name: plain, of guards and event triggers quoted
     """
 
@@ -66,15 +69,15 @@ def plan_removals(source: ours.Ours | None, target: ours.Ours) -> list[Removal]:
     found += [Removal("target", "event trigger", name) for name in target.event_triggers]
     found += [Removal("target", "guard", name) for name in target.guards]
     found += [Removal(side, "role", name) for side in ("target", "source") for name in sides[side].roles]
+    found += [Removal(side, PRIVILEGES, role.name) for side in ("target", "source") for role in sides[side].shared if role.here]
     if target.has_schema:
         found.append(Removal("target", "schema", schema.SCHEMA))
     return found
 
 
-def remove(connection: Connection, removal: Removal, health: t.Iterable[str] = ()) -> None:
+def remove(connection: Connection, removal: Removal) -> None:
     """Take one thing away.
 
-    :param health: statements that make the health anew in the schema, where applications could ask for it
     :raises ClientError: the server refused; a table stayed locked
     :raises WaitTimeout: somebody still uses the slot
     """
@@ -85,11 +88,10 @@ def remove(connection: Connection, removal: Removal, health: t.Iterable[str] = (
         settle.drop_slot(connection, name)
     elif removal.kind == "guard":
         guards.remove_guard(connection, name)
-    elif removal.kind == "role":
-        schema.with_transaction(connection, _role_statements(connection, identifier(name)))
+    elif removal.kind in ("role", PRIVILEGES):
+        schema.with_transaction(connection, _role_statements(connection, identifier(name), drop=removal.kind == "role"))
     elif removal.kind == "schema":
-        asked = client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (schema.HEALTH[1],))
-        schema.with_transaction(connection, [f"DROP SCHEMA {identifier(name)} CASCADE", *(health if asked else ())])
+        schema.with_transaction(connection, _schema_statements(connection))
     else:
         statements = {
             "publication": f"DROP PUBLICATION {identifier(name)}",
@@ -98,7 +100,27 @@ def remove(connection: Connection, removal: Removal, health: t.Iterable[str] = (
         client.query(connection, statements[removal.kind])
 
 
-def _role_statements(connection: Connection, role: str) -> list[str]:
+def _schema_statements(connection: Connection) -> list[str]:
+    """Where applications can ask for the target's health, that stays as it is, with whatever is built upon it; its rows go."""
+    if not client.query_value(connection, "SELECT to_regclass(%s) IS NOT NULL", (schema.HEALTH[1],)):
+        return [f"DROP SCHEMA {schema.SCHEMA} CASCADE"]
+    tables = client.query(
+        connection,
+        "SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = %s AND c.relkind = 'r' AND format('%%I.%%I', n.nspname, c.relname) <> ALL (%s) ORDER BY 1",
+        (schema.SCHEMA, list(schema.HEALTH)),
+    )
+    functions = client.query(
+        connection,
+        "SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+        "WHERE n.nspname = %s AND format('%%I.%%I', n.nspname, p.proname) <> %s ORDER BY 1",
+        (schema.SCHEMA, HEALTH_FUNCTION),
+    )
+    drops = [*(f"DROP TABLE {row['name']}" for row in tables), *(f"DROP FUNCTION {row['name']}" for row in functions)]
+    return [*drops, f"DELETE FROM {schema.HEALTH[0]}"]
+
+
+def _role_statements(connection: Connection, role: str, *, drop: bool) -> list[str]:
     """What the migration granted goes first: a role that holds a privilege cannot be dropped."""
     if not client.query_value(connection, "SELECT to_regrole(%s) IS NOT NULL", (role,)):
         return []
@@ -106,7 +128,7 @@ def _role_statements(connection: Connection, role: str) -> list[str]:
     if client.query_value(connection, "SELECT to_regnamespace(%s) IS NOT NULL", (schema.SCHEMA,)):
         statements += [f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema.SCHEMA} FROM {role}", f"REVOKE ALL ON SCHEMA {schema.SCHEMA} FROM {role}"]
     database = client.query_value(connection, "SELECT quote_ident(current_database())")
-    return [*statements, f"REVOKE ALL ON DATABASE {database} FROM {role}", f"DROP ROLE {role}"]
+    return [*statements, f"REVOKE ALL ON DATABASE {database} FROM {role}", *([f"DROP ROLE {role}"] if drop else [])]
 
 
 def why_not(source: status.Side | None, target: status.Side, cut_over: str, poolers: list[dict[str, t.Any]]) -> list[str]:
@@ -144,17 +166,26 @@ def record(connection: Connection, migration: str, state: str, run: str, evidenc
         journal.write_phase(connection, before, after)
 
 
-def evidence(removals: list[Removal], source_gone: bool, started_at: str, finished_at: str) -> dict[str, t.Any]:
-    """The document of a retirement that is done (pure)."""
+def evidence(removals: list[Removal], source: ours.Ours | None, target: ours.Ours, started_at: str, finished_at: str) -> dict[str, t.Any]:
+    """The document of a retirement that is done (pure).
+
+    :param source: what was there; None when it is gone
+    """
+    sides = {"source": source or ours.Ours(), "target": target}
+    stays = [
+        f"Role {role.name} stays on the {side}, where it is needed in {', '.join(role.elsewhere)}: another migration has it."
+        for side, have in sides.items()
+        for role in have.shared
+    ]
     return {
         "schema": "freight.pg_ha/retirement/1",
         "started_at": started_at,
         "finished_at": finished_at,
         "outcome": "done",
         "serves": "target",
-        "source": "gone" if source_gone else "fenced",
+        "source": "gone" if source is None else "fenced",
         "removed": [{"side": removal.side, "kind": removal.kind, "name": removal.name} for removal in removals],
-        "kept": [] if source_gone else list(KEPT),
-        "not_removed": [NOT_REMOVED] if source_gone else [],
+        "kept": [*(KEPT if source is not None else ()), *stays],
+        "not_removed": [NOT_REMOVED] if source is None else [],
         "backup": BACKUP,
     }

@@ -50,7 +50,7 @@ class Moved(There):
         client.query(self.ahead, f"DROP ROLE IF EXISTS {quoted}; CREATE ROLE {quoted} LOGIN")
         client.query(self.ahead, f"GRANT USAGE ON SCHEMA ha_migration TO {quoted}; GRANT SELECT ON ha_migration.epoch TO {quoted}")
         client.query(self.ahead, f"GRANT CONNECT ON DATABASE {self.names['target']} TO {quoted}")
-        self.move("target")
+        self.move("target", own_roles=[ROLE])
         self.wait_until_served_by("target", 3)
         self.journal("cut_over", "done")
 
@@ -121,16 +121,48 @@ def test_nothing_is_left_where_clients_are_served_and_the_other_side_stays_fence
 
 def test_the_health_of_the_target_stays_to_be_read(moved):
     moved.ended = True
-    for statement in health.KEEP[1:]:
+    for statement in (health.CREATE_TABLE, health.CREATE_FUNCTION, health.CREATE_VIEW, *health.GRANTS):
         client.query(moved.ahead, statement)
     client.query(moved.ahead, "INSERT INTO ha_migration.health_checks VALUES ('f', 1, 1)")
+    # What an application has built upon it stays, too.
+    client.query(moved.ahead, "CREATE VIEW public.alive AS SELECT takes_writes FROM ha_migration.health")
     moved.retire()
+    assert client.query_value(moved.ahead, "SELECT takes_writes FROM public.alive") and health.FUNCTION == retire.HEALTH_FUNCTION
     assert clean(moved.left("target")) and client.query_value(moved.ahead, "SELECT to_regclass('ha_migration.epoch') IS NULL")
     assert {health.TABLE, health.VIEW} == set(schema.HEALTH)
     asked = "BEGIN; SET LOCAL ROLE pg_monitor; SELECT takes_writes, last_check FROM ha_migration.health"
     assert client.query(moved.ahead, asked) == [{"takes_writes": True, "last_check": None}]
     client.query(moved.ahead, "ROLLBACK")
     assert not moved.retire().changed
+
+
+def test_a_role_that_another_migration_has_too_stays_and_loses_what_it_had_here(moved):
+    """The roles of all migrations are called the same, and are the whole server's."""
+    moved.ended = True
+    name, quoted = f"{moved.names['target']}_wiki", '"' + ROLE.replace('"', '""') + '"'
+    moved.server.create_database(name)
+    wiki = client.connect(moved.service_file, "target", application_name="test", dbname=name)
+    try:
+        schema.ensure_schema(wiki)
+        client.query(wiki, f"GRANT USAGE ON SCHEMA ha_migration TO {quoted}")
+        statement = f"CREATE SUBSCRIPTION {schema.FORWARD_LINK} CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"
+        client.query(wiki, statement)
+        outcome = moved.retire()
+        assert outcome.result["link_needed_by"] == [name]
+        evidence = outcome.result["evidence"]
+        told = f"Role {ROLE} stays on the target, where it is needed in {name}: another migration has it."
+        assert problems(evidence) == [] and told in evidence["kept"]
+        assert {"side": "target", "kind": "privileges of role", "name": ROLE} in evidence["removed"]
+        assert not moved.retire().changed
+        assert client.query_value(wiki, "SELECT has_schema_privilege(%s, 'ha_migration', 'USAGE')", (ROLE,))
+        # The last one takes it away.
+        client.query(wiki, f"DROP SUBSCRIPTION {schema.FORWARD_LINK}; REVOKE USAGE ON SCHEMA ha_migration FROM {quoted}")
+        assert [one.name for one in retire.plan_removals(None, ours.read_ours(wiki, [ROLE])) if one.kind == "role"] == [ROLE]
+    finally:
+        client.query(wiki, f"DROP SUBSCRIPTION IF EXISTS {schema.FORWARD_LINK}; DROP OWNED BY {quoted}")
+        wiki.close()
+        client.query(moved.ahead, f"DROP DATABASE {name} WITH (FORCE)")
+        client.query(moved.ahead, f"DROP ROLE {quoted}")
 
 
 class Died(BaseException):
@@ -185,7 +217,7 @@ def test_every_reason_against_it_is_told_together_and_nothing_is_changed(moved):
 
 
 def test_while_the_source_serves_it_is_not_retired(moved):
-    moved.move("source")
+    moved.move("source", own_roles=[ROLE])
     moved.wait_until_served_by("source", 3)
     with pytest.raises(GateError, match="The source serves the application by the decision that stands"):
         moved.retire()
