@@ -5,8 +5,8 @@
 
     python3 -m load.witness FILE      runs until it is ended by SIGTERM, and writes a line of JSON for every try
 
-Each session belongs to a role (application, owner, grantee of PUBLIC, superuser) and is of a kind: ``plain``, ``prepared`` (the statement was
-prepared when the session began) or ``repeatable read`` (its snapshot is a second old when it writes). The write inserts no row. A line holds
+Each session belongs to a role that logs in and is of a kind: ``plain``, ``prepared`` (the statement was prepared when the session began) or ``repeatable
+read`` (its snapshot is a second old when it writes). Some roles (application, owner, grantee of PUBLIC, superuser) have a session of every kind, the others a plain one. The write inserts no row. A line holds
 ``side``, ``role``, ``kind``, ``answer`` (accepted, refused, no session, ended, or another SQLSTATE) and the moments ``begin`` and ``end`` (seconds
 since 1970). That nothing is accepted on the source after something was accepted on the target is the promise of one writer.
 """
@@ -27,6 +27,7 @@ SERVICE_FILE = "/etc/freight_load/pg_service.conf"
 SIDES = ("source", "target")
 ROLES = ("freight_app", "freight_owner", "freight_guest", "ha_admin")
 KINDS = ("plain", "prepared", "repeatable read")
+SESSIONS = (*((role, kind) for role in ROLES for kind in KINDS), *((role, "plain") for role in ("freight_admin", "freight_batch", "freight_reader")))
 # Every role may insert here, one of them through a grant to PUBLIC.
 WRITE = "INSERT INTO app.settings SELECT * FROM app.settings LIMIT 0"
 EVERY_SECONDS = 0.5
@@ -74,7 +75,12 @@ class Session:
     def _open(self) -> t.Any:
         # A proxy keeps a connection whose server has died while it was made: without a bound of its own a session would wait for ever.
         connection = psycopg2.connect(
-            service=self.side, user=self.role, application_name="freight_witness", options="-c statement_timeout=15000", connect_timeout=5
+            service=self.side,
+            user=self.role,
+            application_name="freight_witness",
+            # One of them is kept from writing by nothing but a setting of its own.
+            options="-c statement_timeout=15000 -c default_transaction_read_only=off",
+            connect_timeout=5,
         )
         connection.autocommit = True
         if self.kind == "prepared":
@@ -117,9 +123,7 @@ def main() -> int:
     os.environ["PGSERVICEFILE"] = SERVICE_FILE
     lock = threading.Lock()
     with pathlib.Path(sys.argv[1]).open("w", encoding="utf-8") as record:
-        threads = [
-            threading.Thread(target=keep, args=(Session(side, role, kind), record, lock), daemon=True) for side in SIDES for role in ROLES for kind in KINDS
-        ]
+        threads = [threading.Thread(target=keep, args=(Session(side, role, kind), record, lock), daemon=True) for side in SIDES for role, kind in SESSIONS]
         for thread in threads:
             thread.start()
             time.sleep(EVERY_SECONDS / len(threads))
