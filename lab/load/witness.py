@@ -5,10 +5,11 @@
 
     python3 -m load.witness FILE      runs until it is ended by SIGTERM, and writes a line of JSON for every try
 
-Each session belongs to a role that logs in and is of a kind: ``plain``, ``prepared`` (the statement was prepared when the session began) or ``repeatable
-read`` (its snapshot is a second old when it writes). Some roles (application, owner, grantee of PUBLIC, superuser) have a session of every kind, the others a plain one. The write inserts no row. A line holds
-``side``, ``role``, ``kind``, ``answer`` (accepted, refused, no session, ended, or another SQLSTATE) and the moments ``begin`` and ``end`` (seconds
-since 1970). That nothing is accepted on the source after something was accepted on the target is the promise of one writer.
+Each session belongs to a role that logs in and is of a kind: ``plain``, ``prepared`` (the statement was prepared when the session began) or
+``repeatable read`` (its snapshot is a second old when it writes). Some roles (application, owner, grantee of PUBLIC, superuser) have a session of
+every kind, the others a plain one. The write inserts no row. A line holds ``side``, ``role``, ``kind``, ``answer`` (accepted, refused, no session,
+ended, or another SQLSTATE) and the moments ``begin`` and ``end`` (seconds since 1970). That nothing is accepted on the source after something was
+accepted on the target is the promise of one writer.
 """
 
 from __future__ import annotations

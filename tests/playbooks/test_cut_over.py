@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -125,6 +126,26 @@ class Pair(World):
         """One of the plays."""
         return self.play(str(self.folder / f"{name}.yml"), *arguments, result_format="json")
 
+    @contextlib.contextmanager
+    def session(self, statement: str, pooled: bool = False) -> t.Iterator[None]:
+        """A session on the source, or through the pooler, that has run a statement, and holds what it holds until it ends."""
+        place = [POOLER, self.pooler_port, "ha_migration_probe"] if pooled else [self.folder, self.port, "postgres"]
+        argv = [
+            str(part)
+            for part in [self.bin / "psql", "-X", "-At", "-d", "freight", *(word for pair in zip(("-h", "-p", "-U"), place, strict=True) for word in pair)]
+        ]
+        environment = {**os.environ, "PGPASSWORD": "x", "PGSSLMODE": "require", "HOME": str(self.folder)}
+        process = subprocess.Popen(argv, user="postgres", cwd=self.folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(f"{statement};\n\\echo held\n")
+            process.stdin.flush()
+            assert any(line.strip() == "held" for line in process.stdout)
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
     def journal(self) -> dict[str, t.Any]:
         """State and run of phase cut over; {} where there is no row."""
         found = self.sql(
@@ -191,25 +212,31 @@ def test_3_who_comes_while_another_controller_is_at_it_is_refused_and_the_journa
         port=world.ahead,
     )
     before = world.sql(row, port=world.ahead)
-    argv = [world.bin / "psql", "-h", world.folder, "-p", world.port, "-U", "postgres", "-d", "freight", "-X", "-At"]
-    first = subprocess.Popen([str(part) for part in argv], user="postgres", cwd=world.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert first.stdin is not None and first.stdout is not None
-    try:
-        # As module cutover of the other controller holds it.
-        first.stdin.write("SELECT 'held', pg_advisory_lock(4718001, 2);\n")
-        first.stdin.flush()
-        assert first.stdout.readline().startswith("held")
+    # As module cutover of the other controller holds it.
+    with world.session("SELECT pg_advisory_lock(4718001, 2)"):
         done = world.run("cut_over", *APPROVED)
-    finally:
-        first.kill()
-        first.wait()
     assert done.code == 2 and done.failure["msg"].startswith("Another cutover or roll back of this migration runs just now"), done.output
     # Not written in between either.
     assert world.sql(row, port=world.ahead) == before
     world.sql("DELETE FROM ha_migration.phase WHERE phase = 'cut_over'", port=world.ahead)
 
 
-def test_4_clients_move_and_the_journal_says_who_did_it(world: Pair) -> None:
+def test_4_what_is_undone_is_told_recorded_and_exported_and_clients_go_on(world: Pair) -> None:
+    """A client's transaction does not end, so that the poolers cannot hold everybody."""
+    with world.session("BEGIN; SELECT 1", pooled=True):
+        done = world.run("cut_over", *APPROVED, "-e", "cutover_long_transaction_seconds=600")
+    assert done.code == 2 and done.failure["msg"].startswith("The cutover was undone and clients go on at the source: "), done.output
+    assert "holds a transaction open" in done.failure["msg"] and "run the same playbook again" in done.failure["msg"]
+    row = world.journal()
+    exported = json.loads((world.artifacts / "cutover.json").read_text())
+    assert row["state"] == "refused" and row["evidence"]["reason"] == done.failure["msg"] and exported == row["evidence"] and problems(exported) == []
+    assert os.readlink(world.folder / "route.ini").endswith("route.source.ini")
+    world.sql("INSERT INTO t VALUES (4711)")
+    decided = "SELECT state, (SELECT string_agg(serves, ' ') FROM ha_migration.decision) FROM ha_migration.epoch"
+    assert world.sql(decided) == "closed|source\n"
+
+
+def test_5_clients_move_and_the_journal_says_who_did_it(world: Pair) -> None:
     done = world.run("cut_over", *APPROVED)
     assert done.code == 0, done.failure.get("msg", done.output)
     row = world.journal()
@@ -218,7 +245,7 @@ def test_4_clients_move_and_the_journal_says_who_did_it(world: Pair) -> None:
     assert os.readlink(world.folder / "route.ini").endswith("route.target.ini")
 
 
-def test_5_a_finished_migration_is_left_as_it_is(world: Pair) -> None:
+def test_6_a_finished_migration_is_left_as_it_is(world: Pair) -> None:
     before, row = world.held(), world.journal()
     done = world.run("cut_over", *APPROVED)
     assert (done.code, done.changed) == (0, 0), done.output
