@@ -66,7 +66,7 @@ def test_the_lab_is_held_to_tighter_bounds_than_a_budget() -> None:
 def test_a_scenario_says_what_the_role_can_do(path: pathlib.Path) -> None:
     scenario = yaml.safe_load(path.read_text(encoding="utf-8"))
     asked = {fault["kind"] for fault in scenario["faults"]} & ASKED
-    assert set(scenario) - {"errors_allowed", "changes_leader"} == {"title", "budget_ms", "stands_seconds", "faults"}
+    assert set(scenario) - {"errors_allowed", "changes_leader", "meets_failover"} == {"title", "budget_ms", "stands_seconds", "faults"}
     assert 0 < scenario["budget_ms"] <= (60000 if asked == {"failover"} else 30000) and 0 < scenario["stands_seconds"] < 300
     for fault in scenario["faults"]:
         assert fault["kind"] in KINDS | ASKED and (fault["kind"] in ASKED or fault["hits"] in HITS)
@@ -255,16 +255,23 @@ def test_a_budget_for_all_counts_instead_of_the_scenarios_own(given: t.Any, budg
         ),
         ({}, {"changes_leader": True}, "Nobody else has come to lead: what was broken has had no effect."),
         ({"layers": {**VERDICT["layers"], "writers": ["pg1", "pg2"], "timelines": [1, 2]}}, {"changes_leader": True}, None),
+        ({"write_pause_ms": 3000.0}, {"meets_failover": True, "struck_s": [0.4, 3.3]}, None),
+        (
+            {"write_pause_ms": 2900.0},
+            {"meets_failover": True, "struck_s": [0.4, 3.4]},
+            "The last fault came 3.4 s after the beginning, when clients were served again: it met no failover.",
+        ),
     ],
 )
 def test_what_does_not_pass_says_why(verdict: dict[str, t.Any], scenario: dict[str, t.Any], reason: str | None) -> None:
+    struck = scenario.pop("struck_s", [0.4])
     variables = {
         "__failover_test_ledger": {"verdict": {**VERDICT, **verdict}},
         "failover_test_budget_seconds": None,
         "__failover_test_scenario": {"title": "T", "budget_ms": 5000, "faults": [{"kind": "unit_stopped"}], **scenario},
         "__failover_test_case": ["a", 1],
         "__failover_test_hits": [["pg1"]],
-        "__failover_test_struck_s": [0.4],
+        "__failover_test_struck_s": struck,
         **UNASKED,
         "__failover_test_read": read("target"),
         "__failover_test_hit_at": "100.0",
