@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -67,7 +68,7 @@ def test_of_our_schema_only_the_health_is_left_on_the_target_and_no_guard(leader
     assert ask(leader, "SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE 'ha\\_migration%'") == "0"
 
 
-def test_the_source_refuses_for_good():
+def test_the_source_refuses_for_good_and_has_no_role_of_ours():
     result = machine("source").run("su postgres -c %s", "psql -X -d freight -c 'DELETE FROM app.ledger WHERE false'")
     assert result.rc != 0 and "takes no writes" in result.stderr
     assert ask("source", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'ha\\_migration%'") == "0"
@@ -97,9 +98,12 @@ def test_the_target_was_broken_with_consent_and_clients_lost_nothing():
     assert (row["rpo_lost"], row["duplicated"], row["two_writers"]) == (0, 0, [])
 
 
-def test_status_says_that_it_is_over_and_names_nothing_that_is_left():
+def test_status_says_that_it_is_over_and_names_what_the_failover_test_has_left():
     program = pathlib.Path(sys.executable).with_name("ansible-playbook")
     argv = [str(program), "-i", str(ROOT / "inventories" / "lab"), str(ROOT / "playbooks" / "status.yml")]
     done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "The migration is retired since" in done.stdout and "Leftover:" not in done.stdout
+    told = " ".join(done.stdout.split())
+    assert "The migration is retired since" in told
+    left = re.findall(r"Leftover: (.*?)\.'? ", told)
+    assert left == ["role ha_migration_probe on the target holds back nothing; it is removed by `pg-ha retire-source`"], told[-3000:]
