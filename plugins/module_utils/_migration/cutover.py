@@ -201,8 +201,8 @@ class Cutover:
             self.steps.run("warm", lambda: section.warm(sessions, attempt, watch))
         except PgHaError:
             with contextlib.suppress(PgHaError):
-                self.bring.way_back.undo(self.here, self.ahead)
                 self.keep_out()
+                self.bring.way_back.undo(self.here, self.ahead)
             raise
         return attempt, watch, sessions
 
@@ -238,9 +238,9 @@ class Cutover:
             section.run_section(attempt, sessions, watch, self.steps, lambda: connect(self.params, self.leaves), self.bring.carry)
         except section.Undone as undone:
             with contextlib.suppress(PgHaError):
+                self.keep_out()
                 # What stays is taken away by the next attempt.
                 self.bring.undo(self.here, self.ahead)
-                self.keep_out()
             try:
                 self.await_undone(epoch)
             except GateError as late:
@@ -329,8 +329,8 @@ class Cutover:
             self.forward(self.attempt(epoch), self.open_sessions())
         else:
             self.await_undone(epoch)
-            self.bring.undo(self.here, self.ahead)
             self.keep_out()
+            self.bring.undo(self.here, self.ahead)
             decision.close_epoch(control, epoch, {"epoch": epoch, "outcome": "undone", "reason": "an earlier run left it open", "steps": []})
         return decided
 

@@ -174,7 +174,9 @@ def _make_slot(publisher: Connection, name: str) -> None:
     """Where the server can keep it through a failover, it is told to."""
     more = ", failover => true" if publisher.server_version >= FAILOVER_SLOTS_SINCE else ""
     before = client.query_value(publisher, "SHOW statement_timeout")
-    client.query(publisher, f"SET statement_timeout = {round(SLOT_SECONDS * 1000)}")
+    # Under the fence of a dump the session has a bound of its own, and clients wait.
+    bound = f"{round(SLOT_SECONDS * 1000)}ms" if before == "0" else before
+    client.query(publisher, "SELECT set_config('statement_timeout', %s, false)", (bound,))
     try:
         client.query(publisher, f"SELECT pg_create_logical_replication_slot(%s, 'pgoutput'{more})", (name,))
     except ClientError as error:
@@ -183,8 +185,8 @@ def _make_slot(publisher: Connection, name: str) -> None:
         rows = client.query(publisher, WRITERS)
         told = ", ".join(f"{row['who']} in database {row['database']}, for {row['seconds']} s" for row in rows[:TOLD]) or "it is not known which"
         raise ClientError(
-            f"Slot {name} waits for every transaction on that server that has written, also those of other databases, and after {SLOT_SECONDS:g} s some "
-            f"were still open ({told}): wait for their end, or end them, and run again"
+            f"Slot {name} waits for every transaction on that server that has written, also those of other databases, and after {bound} some were still "
+            f"open ({told}): wait for their end, or end them, and run again"
         ) from error
     finally:
         client.query(publisher, "SELECT set_config('statement_timeout', %s, false)", (before,))
