@@ -118,6 +118,43 @@ def search() -> Search:
     return Search({**VALUES, "administrator": PASSWORD, "application": SECRET})
 
 
+# With a verifier an attacker can guess, and some can be passed on.
+VERIFIER = re.compile(r"SCRAM-SHA-256\$\d+:\S{0,20}")
+
+
+def look_into_server(found: Search, log: str, counted: str) -> None:
+    """Neither a loud server's log nor its statistics have a secret, or what stands for one."""
+    assert "statement: " in log and "ha_migration" in counted
+    found.text("log", log)
+    found.text("pg_stat_statements", counted)
+    assert found.hits == []
+    assert VERIFIER.findall(log) == [] and VERIFIER.findall(counted) == []
+
+
+def look_into_processes(found: Search, sampler: Sampler) -> None:
+    """No process that ran meanwhile had a secret in its arguments."""
+    seen = b"\n".join(sampler.seen)
+    assert sampler.looks > 100 and b"ansible-playbook" in seen
+    found.text("process list", seen)
+    assert found.hits == []
+
+
+def look_into_what_is_left(found: Search, home: pathlib.Path, artifacts: pathlib.Path) -> None:
+    """Neither the home of who ran Ansible nor the evidence holds a secret."""
+    assert found.tree(str(home / ".ansible_async")) > 0, "long tasks have left no trace: this looks at the wrong place"
+    found.tree(str(home))
+    assert found.tree(str(artifacts)) > 1
+    assert found.hits + found.kept == []
+
+
+def look_into_temporary_folders(found: Search) -> None:
+    """No secret of the inventory is left there, but in the worlds of these tests, which may run side by side, and in folders of who runs them."""
+    but = [str(path) for pattern in ("/var/tmp/pg_ha_*", "/tmp/pytest-*", "/tmp/bash_jobs*") for path in pathlib.Path("/").glob(pattern.lstrip("/"))]
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        found.tree(folder, but=but)
+    assert [hit for hit in found.hits + found.kept if hit["secret"] in VALUES] == []
+
+
 def test_every_character_is_in_a_secret() -> None:
     assert {chr(code) for code in range(33, 127)} <= set("".join(VALUES.values()))
 
@@ -134,34 +171,17 @@ def test_the_output_at_vvvv_has_none(ran: tuple[Loud, dict[str, str], Sampler, p
 
 def test_no_process_has_one_in_its_arguments(ran: tuple[Loud, dict[str, str], Sampler, pathlib.Path]) -> None:
     _world, _outputs, sampler, _home = ran
-    seen = b"\n".join(sampler.seen)
-    assert sampler.looks > 100 and b"ansible-playbook" in seen
-    found = search()
-    found.text("process list", seen)
-    assert found.hits == []
+    look_into_processes(search(), sampler)
 
 
 def test_what_ansible_leaves_at_home_and_the_evidence_have_none(ran: tuple[Loud, dict[str, str], Sampler, pathlib.Path]) -> None:
     world, _outputs, _sampler, home = ran
-    found = search()
-    assert found.tree(str(home / ".ansible_async")) > 0, "the long task has left no trace: this looks at the wrong place"
-    found.tree(str(home))
-    assert found.tree(str(world.folder / "artifacts")) > 1
-    assert found.hits + found.kept == []
+    look_into_what_is_left(search(), home, world.folder / "artifacts")
 
 
 def test_the_servers_log_and_statistics_have_none(ran: tuple[Loud, dict[str, str], Sampler, pathlib.Path]) -> None:
     world, *_rest = ran
-    log = world.log.read_text(errors="replace")
-    counted = world.sql("SELECT query FROM pg_stat_statements")
-    assert "statement: " in log and "ha_migration" in counted
-    found = search()
-    found.text("log", log)
-    found.text("pg_stat_statements", counted)
-    assert found.hits == []
-    # Nor what stands for them: with a verifier an attacker can guess, and some can be passed on.
-    verifier = re.compile(r"SCRAM-SHA-256\$\d+:\S{0,20}")
-    assert verifier.findall(log) == [] and verifier.findall(counted) == []
+    look_into_server(search(), world.log.read_text(errors="replace"), world.sql("SELECT query FROM pg_stat_statements"))
 
 
 def test_they_are_in_the_files_that_hold_them_and_those_are_their_owners_alone(ran: tuple[Loud, dict[str, str], Sampler, pathlib.Path]) -> None:
@@ -175,9 +195,4 @@ def test_they_are_in_the_files_that_hold_them_and_those_are_their_owners_alone(r
 
 
 def test_nothing_is_left_in_temporary_folders(ran: tuple[Loud, dict[str, str], Sampler, pathlib.Path]) -> None:
-    world, *_rest = ran
-    found = search()
-    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
-        found.tree(folder, but=[str(world.folder), *map(str, pathlib.Path("/tmp").glob("pytest-*")), *map(str, pathlib.Path("/tmp").glob("bash_jobs*"))])
-    here = [hit for hit in found.hits + found.kept if hit["secret"] in VALUES]
-    assert here == []
+    look_into_temporary_folders(search())
