@@ -130,7 +130,8 @@ def playbook_findings(name: str, text: str) -> list[str]:
 def waiting_findings(name: str, text: str) -> list[str]:
     """A look that fails while something is waited for ends it with its own error, or is made again: a condition that asks it for more hides why it failed."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    environment.tests.update({f"ansible.builtin.{state}": lambda result, state=state: state != "success" for state in ("success", "failed", "finished")})
+    of_a_failed_look = {"success": False, "failed": True, "finished": True}
+    environment.tests.update({f"ansible.builtin.{state}": lambda _result, holds=holds: holds for state, holds in of_a_failed_look.items()})
     findings = []
     for task in _tasks(yaml.safe_load(text)):
         failed = {task["register"]: {"failed": True, "msg": "x"}}

@@ -129,11 +129,8 @@ class Pair(World):
     @contextlib.contextmanager
     def session(self, statement: str, pooled: bool = False) -> t.Iterator[None]:
         """A session on the source, or through the pooler, that has run a statement, and holds what it holds until it ends."""
-        place = [POOLER, self.pooler_port, "ha_migration_probe"] if pooled else [self.folder, self.port, "postgres"]
-        argv = [
-            str(part)
-            for part in [self.bin / "psql", "-X", "-At", "-d", "freight", *(word for pair in zip(("-h", "-p", "-U"), place, strict=True) for word in pair)]
-        ]
+        host, port, user = (POOLER, self.pooler_port, "ha_migration_probe") if pooled else (self.folder, self.port, "postgres")
+        argv = [str(part) for part in (self.bin / "psql", "-X", "-At", "-d", "freight", "-h", host, "-p", port, "-U", user)]
         environment = {**os.environ, "PGPASSWORD": "x", "PGSSLMODE": "require", "HOME": str(self.folder)}
         process = subprocess.Popen(argv, user="postgres", cwd=self.folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin is not None and process.stdout is not None

@@ -23,7 +23,7 @@ from tests.evidence import problems
 
 from .fakes import Console
 from .migrations import Migration, run_command
-from .test_dump import recorded
+from .test_dump import observe, recorded
 
 
 class There(Migration):
@@ -279,15 +279,9 @@ def test_ddl_that_comes_after_the_gates_ends_the_attempt_whatever_it_alters(ther
     assert decision.plan_serving(decision.read_history(there.here, "source"), decision.read_history(there.ahead, "target")) == "source"
 
 
-def after_decide(monkeypatch, act):
-    """Have something done when it is decided, and clients do not move yet."""
-    plain = section.Steps.run
-
-    def run(self, name, step):
-        self.observe = lambda seen: act() if seen == "after decide" else None
-        return plain(self, name, step)
-
-    monkeypatch.setattr(section.Steps, "run", run)
+def after_decide(act):
+    """An observer that has something done when it is decided, and clients do not move yet."""
+    return lambda seen: act() if seen == "after decide" else None
 
 
 def test_from_the_decision_on_a_session_past_the_pooler_makes_no_table_on_the_side_that_was_left(there, monkeypatch):
@@ -303,7 +297,7 @@ def test_from_the_decision_on_a_session_past_the_pooler_makes_no_table_on_the_si
             refused.append((error.details["sqlstate"], error.message))
 
     with monkeypatch.context() as patch:
-        after_decide(patch, make_a_table)
+        observe(patch, after_decide(make_a_table))
         assert there.move("target").result["serves"] == "target"
     shop.close()
     ((state, words),) = refused
@@ -316,7 +310,7 @@ def test_from_the_decision_on_a_session_past_the_pooler_makes_no_table_on_the_si
 def test_a_table_that_came_after_the_decision_is_closed_and_told_once(there, monkeypatch):
     """Where nobody may make event triggers."""
     with monkeypatch.context() as patch:
-        after_decide(patch, lambda: client.query(there.here, "CREATE TABLE public.late AS SELECT 1 AS id"))
+        observe(patch, after_decide(lambda: client.query(there.here, "CREATE TABLE public.late AS SELECT 1 AS id")))
         told = "Decided for the target, and the dead men .* failed: .* made tables on the source after the decision: public.late.* Run the same playbook again"
         with pytest.raises(UnknownState, match=told):
             there.move("target")
@@ -375,18 +369,12 @@ class Died(BaseException):
 
 @pytest.mark.parametrize("moment", ["before decide", "after decide", "after flip"])
 def test_a_run_that_died_is_finished_and_the_way_back_has_no_gap(there, monkeypatch, moment):
-    plain = section.Steps.run
-
-    def run(self, name, step):
-        def act(seen):
-            if seen == moment:
-                raise Died
-
-        self.observe = act
-        return plain(self, name, step)
+    def act(seen):
+        if seen == moment:
+            raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(section.Steps, "run", run)
+        observe(patch, act)
         with pytest.raises(Died):
             there.move("target", budget_seconds=2.0)
     serves = "source" if moment == "before decide" else "target"
@@ -447,18 +435,13 @@ def without_source(there, monkeypatch):
 
 def move_and_die_after_flip(there, monkeypatch, side):
     """The process is gone when the poolers were told."""
-    plain = section.Steps.run
 
     def die(seen):
         if seen == "after flip":
             raise Died
 
-    def run(self, name, step):
-        self.observe = die
-        return plain(self, name, step)
-
     with monkeypatch.context() as patch:
-        patch.setattr(section.Steps, "run", run)
+        observe(patch, die)
         with pytest.raises(Died):
             there.move(side)
 
