@@ -115,6 +115,20 @@ def argument_spec() -> dict[str, t.Any]:
     }
 
 
+def connect(params: dict[str, t.Any], service: str, **parameters: str) -> Connection:
+    """A session on one side.
+
+    :param service: the option that names the service
+    """
+    return client.connect(
+        params["service_file"],
+        params[service],
+        application_name=APPLICATION_NAME,
+        connect_timeout_seconds=params["connect_timeout_seconds"],
+        **parameters,
+    )
+
+
 def served_elsewhere(params: dict[str, t.Any], target: Connection, database: str) -> list[str]:
     """Further databases of the target that serve by the decision of a migration; one that lets nobody look counts as one of them."""
     found = []
@@ -125,13 +139,7 @@ def served_elsewhere(params: dict[str, t.Any], target: Connection, database: str
         if row["name"] in SERVICES:
             continue
         try:
-            session = client.connect(
-                params["service_file"],
-                params["target_service"],
-                application_name=APPLICATION_NAME,
-                connect_timeout_seconds=params["connect_timeout_seconds"],
-                dbname=row["name"],
-            )
+            session = connect(params, "target_service", dbname=row["name"])
         except ClientError:
             found.append(row["name"])
             continue
@@ -146,15 +154,8 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
 
     :raises PlanError: the target serves already
     """
-    timeout = params["connect_timeout_seconds"]
-    source = client.connect(params["service_file"], params["source_service"], application_name=APPLICATION_NAME, connect_timeout_seconds=timeout)
-    target = client.connect(
-        params["service_file"],
-        params["target_service"],
-        application_name=APPLICATION_NAME,
-        connect_timeout_seconds=timeout,
-        dbname=params["maintenance_database"],
-    )
+    source = connect(params, "source_service")
+    target = connect(params, "target_service", dbname=params["maintenance_database"])
     try:
         if decision.plan_serving(decision.read_history(source, "source")) == "target":
             raise PlanError(
@@ -165,7 +166,7 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
         served = served_elsewhere(params, target, database)
         # What the source's server took from them with that database's cutover, and what has changed on the target since, is that database's.
         kept = {name: f"it exists on the target, which serves database {served[0]} with it" for name in there.roles if served and name in here.roles}
-        plan = roles.plan_between(source, target, (here, there), {*params["exclude"], *kept})
+        plan = roles.plan_between(source, target, (here, there), params["exclude"], kept)
         if plan.actions and not check_mode:
             private.silence(target)
             private.apply(target, plan.actions)
@@ -180,7 +181,7 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
         plan.actions,
         roles=after,
         # A result named "skipped" would say that the task was.
-        not_moved={name: kept.get(name, why) if name not in params["exclude"] else why for name, why in plan.skipped.items()},
+        not_moved=plan.skipped,
         without_password=plan.without_password,
         old_password_method=plan.old_password_method,
         not_possible=plan.not_possible,

@@ -359,11 +359,8 @@ def judge(found: dict[str, t.Any], hosts: list[str], have: dict[str, ours.Ours],
     stands = leftovers.Stands(found["serves"], {row["phase"]: row["state"] for row in found["phases"]}, busy, found["retired"] is not None)
     name = "" if stands.serves == "unknown" else schema.link_towards(decision.other(stands.serves))
     slot = next((slot for slot in have[stands.serves].slots if slot.name == name), None) if stands.serves in have else None
-    way_back = leftovers.plan_way_back(stands, found["link"], slot, known=both)
-    if way_back and way_back["possible"] and found["link"]["alarm"]:
-        way_back["sentence"] += f" {found['link']['alarm']}."
     return {
-        "way_back": way_back,
+        "way_back": leftovers.plan_way_back(stands, found["link"], slot, known=both),
         "leftovers": leftovers.plan_leftovers(stands, have, found["poolers"], hosts),
         "disagreements": leftovers.plan_disagreements(stands),
     }

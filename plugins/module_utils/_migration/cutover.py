@@ -115,6 +115,8 @@ class Cutover:
 
     def failed_gates(self) -> list[dict[str, str]]:
         """All gates that do not hold."""
+        roles = self.roles()
+        compare_roles = functools.partial(self.comparers.roles, self.here, self.ahead, roles, self.params["own_roles"])
         return gates.evaluate(
             gates.Context(
                 here=self.here,
@@ -124,7 +126,7 @@ class Cutover:
                 leaves=self.leaves,
                 serves=self.serves,
                 database=self.params["database"],
-                roles=self.roles(),
+                roles=roles,
                 endpoint_now=self.endpoint(self.leaves),
                 parity=with_age(self.params["parity"]),
                 parity_max_age_seconds=self.params["parity_max_age_seconds"],
@@ -133,7 +135,7 @@ class Cutover:
                 # Two gates ask, and it reads every object of both sides.
                 compare_schema=functools.lru_cache(maxsize=None)(lambda: self.comparers.schemas({self.leaves: self.here, self.serves: self.ahead})),
                 window_seconds=self.bring.window_seconds,
-                compare_roles=self._roles_apart if self.leaves == "source" else None,
+                compare_roles=compare_roles if self.leaves == "source" else None,
                 roles_declared=bool(self.params["application_roles"]),
                 check_copy=self.bring.check,
                 passwords=read_passwords(self.params["application_passwords_file"]),
@@ -141,10 +143,6 @@ class Cutover:
             ),
             self.bring.gates,
         )
-
-    def _roles_apart(self) -> list[str]:
-        """What of the roles that log in differs."""
-        return self.comparers.roles(self.here, self.ahead, self.roles(), self.params["own_roles"])
 
     def attempt(self, epoch: int) -> section.Attempt:
         """What one attempt is about."""
@@ -182,13 +180,13 @@ class Cutover:
         guards.install_guards(self.ahead, schema.GuardAwaiting(epoch, self.serves))
         guards.install_guards(self.here, schema.GuardPermissive())
         # What an earlier cutover has taken from them on that side; its guard refuses until the decision.
-        settle.let_log_in(self.ahead, self.roles())
+        settle.set_login(self.ahead, self.roles(), may=True)
         self.bring.prepare(self.here, self.ahead)
 
     def keep_out(self) -> None:
         """After an attempt that was undone: a side that clients have left before stays closed to their logins, whatever was opened for the attempt."""
         if decision.has_left(self.ahead, self.serves):
-            settle.keep_out(self.ahead, self.roles())
+            settle.set_login(self.ahead, self.roles(), may=False)
 
     def make_ready(self, epoch: int, tables: list[dict[str, t.Any]], ddl: int | None) -> tuple[section.Attempt, section.Watch, section.Sessions]:
         """Everything before clients are held.

@@ -16,6 +16,7 @@ from .._core.errors import GateError, PgHaError
 from .._postgresql import client, scram
 from .._postgresql.console import read_pooled
 from .._postgresql.quoting import identifier
+from .._postgresql.role_needs import NEEDS
 from .._postgresql.slots import read_given_up, read_slot_wal
 from . import ddl_guard, decision, guards, journal, schema, section, settle
 
@@ -390,10 +391,9 @@ def applications(context: Context) -> t.Iterator[Failure]:
 
 
 # Roles that own something or hold a privilege in another database, or have a session there.
-ELSEWHERE = """
+ELSEWHERE = f"""
     SELECT quote_ident(r.rolname::text) AS role, string_agg(DISTINCT d.datname::text, ', ' ORDER BY d.datname::text) AS database FROM pg_roles r
-    JOIN (SELECT refobjid AS role, dbid AS database FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND dbid <> 0
-          UNION SELECT refobjid, objid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND classid = 'pg_database'::regclass
+    JOIN ({NEEDS}
           UNION SELECT usesysid, datid FROM pg_stat_activity WHERE backend_type = 'client backend') needs ON needs.role = r.oid
     JOIN pg_database d ON d.oid = needs.database AND d.datname <> current_database() AND NOT d.datistemplate
     WHERE quote_ident(r.rolname::text) = ANY (%s) GROUP BY 1 ORDER BY 1"""

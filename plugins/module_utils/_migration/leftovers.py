@@ -132,6 +132,8 @@ def plan_way_back(stands: Stands, link: dict[str, t.Any] | None, slot: ours.Slot
     words = f"{command} is possible: the {other} follows, lag {link['lag_bytes']} bytes."
     if slot is not None:
         words += f" {_expiry(slot)} {_failover(slot)}" if stands.serves == "target" else f" {_expiry(slot)}"
+    if link["alarm"]:
+        words += f" {link['alarm']}."
     return {"possible": True, "sentence": words, **held}
 
 

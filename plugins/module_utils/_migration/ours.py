@@ -10,6 +10,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._postgresql import client
+from .._postgresql.role_needs import NEEDS
 from . import schema
 
 if t.TYPE_CHECKING:
@@ -25,11 +26,9 @@ _HAS_SCHEMA = """
     SELECT EXISTS (SELECT FROM ours) AND NOT coalesce((SELECT bool_and(health) FROM held), false)"""
 
 
-# A role that owns something or holds a privilege in a database cannot be dropped; of itself (objid) or of what is in it (dbid).
-_ROLES = """
-    WITH needs AS (SELECT s.refobjid AS role, d.datname::text AS database FROM pg_shdepend s
-                   JOIN pg_database d ON d.oid = CASE WHEN s.classid = 'pg_database'::regclass THEN s.objid ELSE s.dbid END
-                   WHERE s.refclassid = 'pg_authid'::regclass)
+# A role that some database needs cannot be dropped.
+_ROLES = f"""
+    WITH needs AS (SELECT n.role, d.datname::text AS database FROM ({NEEDS}) n JOIN pg_database d ON d.oid = n.database)
     SELECT r.rolname::text AS name, EXISTS (SELECT FROM needs WHERE role = r.oid AND database = current_database()) AS here,
            ARRAY(SELECT DISTINCT database FROM needs WHERE role = r.oid AND database <> current_database() ORDER BY 1) AS elsewhere
     FROM pg_roles r WHERE r.rolname = ANY (%s) ORDER BY 1"""

@@ -151,30 +151,18 @@ def application_roles(here: Connection, ahead: Connection, declared: t.Sequence[
     return tuple(row["quoted"] for row in by_name.values() if row["name"] in applications - administrators - set(ours))
 
 
-def keep_out(connection: Connection, roles: t.Sequence[str]) -> None:
-    """Take the login from roles again, on a side that was left before and is not served after all.
-
-    :param roles: quoted names
-    """
-    rows = client.query(
-        connection, "SELECT quote_ident(rolname::text) AS role FROM pg_roles WHERE quote_ident(rolname::text) = ANY (%s) AND rolcanlogin", (list(roles),)
-    )
-    for row in rows:
-        client.query(connection, f"ALTER ROLE {row['role']} NOLOGIN")
-
-
-def let_log_in(connection: Connection, roles: t.Sequence[str]) -> None:
-    """Let roles log in that may not; one that this side does not know is another gate's matter.
+def set_login(connection: Connection, roles: t.Sequence[str], *, may: bool) -> None:
+    """Let roles log in, or keep them from it; one that this side does not know is another gate's matter.
 
     :param roles: quoted names
     """
     rows = client.query(
         connection,
-        "SELECT quote_ident(rolname::text) AS role FROM pg_roles WHERE quote_ident(rolname::text) = ANY (%s) AND NOT rolcanlogin",
-        (list(roles),),
+        "SELECT quote_ident(rolname::text) AS role FROM pg_roles WHERE quote_ident(rolname::text) = ANY (%s) AND rolcanlogin <> %s",
+        (list(roles), may),
     )
     for row in rows:
-        client.query(connection, f"ALTER ROLE {row['role']} LOGIN")
+        client.query(connection, f"ALTER ROLE {row['role']} {'LOGIN' if may else 'NOLOGIN'}")
 
 
 def open_guard(connection: Connection) -> None:

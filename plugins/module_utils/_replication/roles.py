@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from .._core.outcome import Action
 from .._postgresql import client, scram
@@ -160,28 +161,39 @@ def read_side(connection: Connection, database: str) -> Side:
     return Side(roles, memberships, new)
 
 
-def plan_between(source: Connection, target: Connection, sides: tuple[Side, Side], exclude: t.Collection[str]) -> RolesPlan:
+def plan_between(
+    source: Connection, target: Connection, sides: tuple[Side, Side], exclude: t.Collection[str], kept: t.Mapping[str, str] = MappingProxyType({})
+) -> RolesPlan:
     """Plan between the servers of two sessions, whose administrators are never moved.
 
     :param sides: source and target, as they were read
     :param exclude: further roles that are not moved, by name
+    :param kept: roles that stay as they are on the target, each with why
     """
     administrators = [str(client.query_value(session, "SELECT session_user::text")) for session in (source, target)]
     limited = None if client.query_value(target, "SHOW is_superuser") == "on" else administrators[1]
-    return plan_roles(*sides, {*administrators, *exclude}, OWN_PREFIX, limited)
+    return plan_roles(*sides, {*administrators, *exclude}, OWN_PREFIX, limited, kept)
 
 
-def plan_roles(source: Side, target: Side, exclude: t.Collection[str], own_prefix: str, limited: str | None = None) -> RolesPlan:
+def plan_roles(
+    source: Side,
+    target: Side,
+    exclude: t.Collection[str],
+    own_prefix: str,
+    limited: str | None = None,
+    kept: t.Mapping[str, str] = MappingProxyType({}),
+) -> RolesPlan:
     """Compare and plan (pure). Attributes stay as they are on the source; what exists only on the target is left alone.
 
     :param exclude: roles that are not moved, by name (administrators)
     :param own_prefix: roles of ours begin with it
     :param limited: the target's administrator where it is no superuser: it becomes a member of every moved role, or could neither give what is theirs nor
       compare it. What an administrator of the source owns stays with a role of that name there, which nobody logs in as
+    :param kept: roles that stay as they are on the target, each with why
     """
     administrator_is_superuser = limited is None
     candidates = [name for name in source.roles if not name.startswith("pg_")]
-    skipped = {name: why for name in candidates if (why := _why_skipped(source.roles[name], exclude, own_prefix))}
+    skipped = {name: why for name in candidates if (why := _why_skipped(source.roles[name], exclude, own_prefix) or kept.get(name))}
     not_possible: list[str] = []
     wanted: dict[str, Role] = {}
     for name in sorted(set(candidates) - set(skipped)):

@@ -13,7 +13,7 @@ from ansible_collections.freight.pg_ha.plugins.module_utils._migration.leftovers
 from ansible_collections.freight.pg_ha.plugins.module_utils._migration.ours import Ours, Slot
 
 FORWARD, REVERSE = schema.FORWARD_LINK, schema.REVERSE_LINK
-FOLLOWING = {"following": True, "lag_bytes": 7, "problems": []}
+FOLLOWING = {"following": True, "lag_bytes": 7, "problems": [], "alarm": ""}
 
 
 def slot(name: str, active: bool = True, held: int | None = 4096, safe: int | None = None, failover: bool | None = None) -> Slot:
@@ -108,6 +108,7 @@ def test_a_leftover_says_what_it_holds_back_and_what_removes_it() -> None:
         (stands("target", **CUT), FOLLOWING, slot(REVERSE, safe=99), True, "after 99 more the server gives it up"),
         (stands("target", **CUT), FOLLOWING, slot(REVERSE, failover=True), True, "whether a standby has it already is unknown"),
         (stands("target", **CUT), FOLLOWING, slot(REVERSE, failover=False), True, "It is unknown whether the slot outlives a failover"),
+        (stands("target", **CUT), {**FOLLOWING, "alarm": "ALARM: it holds much"}, slot(REVERSE), True, " ALARM: it holds much."),
         (stands("target", **CUT), None, None, False, f"There is no way back: the source has no subscription {REVERSE}."),
         (stands("target", **CUT), {"following": False, "problems": ["nobody is connected to the slot"]}, slot(REVERSE), False, "nobody is connected"),
         (stands("source", roll_back="done"), FOLLOWING, slot(FORWARD), True, "Another cutover is possible: the target follows"),
