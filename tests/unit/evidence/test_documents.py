@@ -89,6 +89,36 @@ def test_refused_and_failed_are_told_apart() -> None:
     assert stopped_cutover()["outcome"] == "refused" and stopped_replication()["reason"] == "There are no slots left."
 
 
+SUBSCRIPTION, PROBE = {"side": "target", "kind": "subscription", "name": "s"}, {"side": "target", "kind": "role", "name": "ha_migration_probe"}
+
+
+def retired(began: str, *removed: dict[str, str], outcome: str = "done") -> dict[str, t.Any]:
+    """What one run says of itself."""
+    return {
+        "schema": "freight.pg_ha/retirement/1", "started_at": began, "finished_at": began if outcome == "done" else None, "outcome": outcome,
+        "serves": "target", "source": "fenced", "removed": list(removed), "kept": [], "not_removed": [], "backup": "None was made.",
+    }  # fmt: skip
+
+
+FIRST, LATER = "2027-01-01T00:00:00Z", "2027-02-01T00:00:00Z"
+TAKEN = retired(FIRST, SUBSCRIPTION)
+
+
+@pytest.mark.parametrize(
+    ("standing", "removed", "says"),
+    [
+        pytest.param({}, [SUBSCRIPTION], retired(LATER, SUBSCRIPTION), id="the first run"),
+        pytest.param(retired(FIRST, outcome="running"), [SUBSCRIPTION], {**retired(LATER, SUBSCRIPTION), "started_at": FIRST}, id="one that finishes it"),
+        pytest.param(TAKEN, [], TAKEN, id="nothing was left"),
+        pytest.param(TAKEN, [PROBE], {**retired(LATER, SUBSCRIPTION, PROBE), "started_at": FIRST}, id="after a failover test"),
+    ],
+)
+def test_a_later_retirement_adds_to_what_the_first_has_taken_away(standing: dict[str, t.Any], removed: list[dict[str, str]], says: dict[str, t.Any]) -> None:
+    result = {"actions": [row["name"] for row in removed], "evidence": retired(LATER, *removed)}
+    made = made_by("retirement", "__retirement_evidence", {"__retirement_standing": standing, "__retirement_result": result})
+    assert made == says and problems(made) == []
+
+
 def broken(document: dict[str, t.Any], path: str, value: t.Any = None) -> dict[str, t.Any]:
     """A copy with one value replaced, or, without a value, taken away."""
     made = copy.deepcopy(document)
