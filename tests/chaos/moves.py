@@ -76,12 +76,15 @@ class Move:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def reason(self) -> str:
-        """The message of the last failure in the output (of Ansible's callback, YAML or JSON, or of the section's program), shortened; "" without one."""
+        """The message of the last failure in the output (of Ansible's callback, YAML or JSON, or of the section's program), shortened; "" without one.
+
+        Paths are those below the root: rows are kept, and of no machine.
+        """
         output = self.output()
         _before, found, after = output.rpartition("fatal: [")
         pattern = r"""\bmsg"?: *(?:[|>]-?\n)?(.*?)(?:\n\n|\n\s*[a-z_]+: |\nTASK |\nPLAY |\Z)"""
         message = re.search(pattern, after if found else output, re.DOTALL)
-        return " ".join(message[1].strip().strip("'\"}").split())[:300] if message else ""
+        return " ".join(message[1].strip().strip("'\"}").split()).replace(f"{_run.ROOT}/", "")[:300] if message else ""
 
 
 def begin(case: matrix.Case, log: Path) -> Move:

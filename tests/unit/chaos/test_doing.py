@@ -96,6 +96,7 @@ def test_the_poolers_link_names_a_side_or_the_run_stops(monkeypatch, link, side)
         ("TASK [x]\nok: [mover]\n", ""),
         ("no comparison: x\nmsg: Two gates do not hold.\n", "Two gates do not hold."),
         ('fatal: [mover]: FAILED! => {"changed": false, "msg": "It rains."}\n', "It rains."),
+        (f"msg: Nothing in {lab_state._run.ROOT}/artifacts/x.json.\n", "Nothing in artifacts/x.json."),
         ("fatal: [mover]: FAILED! => \n    changed: false\n    error: Undone\n    msg: 'It was undone.'\n\nPLAY RECAP ***\n", "It was undone."),
         (
             "fatal: [mover]: FAILED! => \n    msg: first\n\nTASK [y]\n"
