@@ -78,7 +78,10 @@ def seconds_of(moment: str) -> float:
 
 
 def path(phases: t.Sequence[verdict.Phase]) -> list[dict[str, t.Any]]:
-    """When each phase ran: ``seconds``, and ``left`` and ``width`` in percent of the time from the first to the last one. None while it has not ended."""
+    """When each phase ran: ``seconds``, and ``left`` and ``width`` in percent of the time from the first to the last one. None while it has not ended.
+
+    ``seconds`` are None where the evidence has one moment for both ends: it says when, and not how long.
+    """
     spans = {
         phase.name: (seconds_of(phase.document["started_at"]), seconds_of(phase.document["finished_at"]))
         for phase in phases
@@ -89,7 +92,11 @@ def path(phases: t.Sequence[verdict.Phase]) -> list[dict[str, t.Any]]:
     rows = []
     for phase in phases:
         span = spans.get(phase.name)
-        place = None if span is None else {"left": (span[0] - begin) / whole * 100, "width": (span[1] - span[0]) / whole * 100, "seconds": span[1] - span[0]}
+        place = (
+            None
+            if span is None
+            else {"left": (span[0] - begin) / whole * 100, "width": (span[1] - span[0]) / whole * 100, "seconds": span[1] - span[0] or None}
+        )
         rows.append({"phase": phase, "place": place})
     return rows
 

@@ -278,3 +278,9 @@ def test_sizes(value: float | None, words: str) -> None:
 @pytest.mark.parametrize(("value", "words"), [(1234567, "1\u202f234\u202f567"), ([1, 2], "2"), (None, "not measured"), (True, "not measured")])
 def test_numbers(value: t.Any, words: str) -> None:
     assert page.number(value) == words
+
+
+def test_evidence_of_one_moment_says_when_and_not_how_long() -> None:
+    moment = EVIDENCE["topology"]["finished_at"]
+    row = re.search(r"<tr><td>Provision</td>.*?</tr>", web(topology=document("topology", started_at=moment)), re.DOTALL)
+    assert row and "not measured" in row[0] and "0 s" not in row[0] and 'class="lane"' in row[0]
