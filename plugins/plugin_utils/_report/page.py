@@ -92,11 +92,10 @@ def path(phases: t.Sequence[verdict.Phase]) -> list[dict[str, t.Any]]:
     rows = []
     for phase in phases:
         span = spans.get(phase.name)
-        place = (
-            None
-            if span is None
-            else {"left": (span[0] - begin) / whole * 100, "width": (span[1] - span[0]) / whole * 100, "seconds": span[1] - span[0] or None}
-        )
+        place = None
+        if span is not None:
+            lasted = span[1] - span[0]
+            place = {"left": (span[0] - begin) / whole * 100, "width": lasted / whole * 100, "seconds": lasted or None}
         rows.append({"phase": phase, "place": place})
     return rows
 
